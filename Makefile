@@ -1,0 +1,46 @@
+# Every target makes what it needs: a virtual environment in .venv, an up-to-date pip, the packages.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := keras_bn export models
+
+.PHONY: demo test slow lint bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/keras-bn demo
+
+test: $(VENV)/.test
+	$(BIN)/pytest -m "not slow"
+
+slow: $(VENV)/.test
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES)
+
+bench: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.export
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# A stamp file stands for a finished install; it is remade when the dependencies change.
+$(VENV)/.pip: Makefile
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group lint
+	touch $@

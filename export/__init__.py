@@ -1,0 +1,54 @@
+"""Keras model -> ONNX file with every batch norm folded, and proof that the two agree.
+
+    export_onnx(model, "model.onnx")
+
+is one straight line: trace -> constants -> layout -> fold -> save -> parity, a module each. The
+names below are imported on first use, so that `import keras_bn.export` stays cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import ExportError, ParityError
+    from .fold import fold_batch_norms
+    from .parity import check_parity
+    from .pipeline import export_onnx
+    from .report import ExportReport, Fold, FoldReport, OutputParity, ParityReport, Reason, Refusal
+
+__all__ = [
+    "ExportError",
+    "ExportReport",
+    "Fold",
+    "FoldReport",
+    "OutputParity",
+    "ParityError",
+    "ParityReport",
+    "Reason",
+    "Refusal",
+    "check_parity",
+    "export_onnx",
+    "fold_batch_norms",
+]
+
+_MODULE_OF = {
+    "ExportError": "errors",
+    "ParityError": "errors",
+    "check_parity": "parity",
+    "export_onnx": "pipeline",
+    "fold_batch_norms": "fold",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _MODULE_OF.get(name, "report")
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as e:
+        raise ModuleNotFoundError(
+            f"keras_bn.export.{name} needs the package {e.name!r}, which is not installed. "
+            "Install the extra: pip install 'keras-bn[export]'.",
+            name=e.name,
+        ) from e

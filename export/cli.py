@@ -1,0 +1,166 @@
+"""The command line: `keras-bn demo | export | check`.
+
+Each command checks what it can before it imports TensorFlow, which takes seconds. Exit status: 0
+agreed, 1 parity failed, 2 bad input; a mistake is one line on stderr, `--debug` adds the traceback.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import ExportError, ParityError
+from .load import load_keras_model, load_samples, require_file, require_keras_file
+
+__all__ = ["run"]
+
+DIFFERS, BAD_INPUT = 1, 2  # exit statuses; 0 is agreed
+
+app = typer.Typer(
+    help="Batch normalisation for Keras: export to ONNX with every batch norm folded, and proof.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A Keras model file.")]
+OnnxArgument = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX file.")]
+SamplesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        metavar="FILE.npz",
+        help="Samples to compare on, arrays named like the model's inputs. Default: drawn.",
+    ),
+]
+# `run` looks for the word itself; the commands only have to accept it.
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: The words after the program's name; None takes those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words, prog_name="keras-bn")
+    except (ExportError, ParityError) as e:
+        if "--debug" in words:
+            traceback.print_exc()
+        print(f"keras-bn: {e}", file=sys.stderr)
+        sys.exit(DIFFERS if isinstance(e, ParityError) else BAD_INPUT)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"keras-bn {version('keras-bn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the files go; created if missing.")
+    ] = Path("keras-bn-demo"),
+    debug: DebugOption = False,
+) -> None:
+    """Train on real handwritten digits, export with every batch norm folded, and prove it.
+
+    Example: keras-bn demo --out /tmp/demo
+    """
+    del debug
+    with _quiet_tensorflow():
+        from .demo import run_demo
+
+    if not run_demo(out):
+        raise typer.Exit(DIFFERS)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    check: Annotated[bool, typer.Option(help="Prove that ONNX Runtime agrees with Keras.")] = True,
+    debug: DebugOption = False,
+) -> None:
+    """Export a Keras model to ONNX with its batch norms folded, and prove that the two agree.
+
+    Example: keras-bn export model.keras model.onnx
+    """
+    del debug
+    require_keras_file(model)
+    if out.exists() and out.samefile(model):
+        raise ExportError(
+            f"OUT.onnx must be another file than MODEL.keras. Received: {str(out)!r} for both."
+        )
+    with _quiet_tensorflow():
+        from .pipeline import export_onnx
+    print(export_onnx(load_keras_model(model), out, check=check))
+
+
+@app.command()
+def check(
+    model: ModelArgument,
+    onnx: OnnxArgument,
+    samples: SamplesOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Compare an ONNX file with the Keras model it came from, both against float64.
+
+    Example: keras-bn check model.keras model.onnx --input samples.npz
+    """
+    del debug
+    require_keras_file(model)
+    require_file(onnx, "MODEL.onnx")
+    arrays = load_samples(samples) if samples is not None else None
+    with _quiet_tensorflow():
+        from .parity import check_parity
+    report = check_parity(load_keras_model(model), onnx, inputs=arrays)
+    print(report)
+    if not report.passed:
+        raise typer.Exit(DIFFERS)
+
+
+@contextlib.contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Import TensorFlow without its start-up messages.
+
+    They are written to the file descriptor before any setting of TensorFlow's applies, so the
+    descriptor itself is redirected for that moment. If the block raises, they are shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as messages:
+        before = os.dup(2)
+        os.dup2(messages.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for GPUs, and says so
+            yield
+        except BaseException:
+            messages.seek(0)
+            os.write(before, messages.read())
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)

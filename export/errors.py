@@ -1,0 +1,30 @@
+"""What a caller can get wrong, or learn, from an export.
+
+A mistake that the caller can mend raises `ExportError`, with what was received and what to do; the
+command line turns it into one line and exit status 2. A file that does not agree with its model
+raises `ParityError`, exit status 1. A batch norm that cannot be folded raises nothing: it stays in
+the graph and is listed as a `Refusal`.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .report import ParityReport
+
+__all__ = ["ExportError", "ParityError"]
+
+
+class ExportError(ValueError):
+    """A model, file or target that cannot be used; the text says what to do."""
+
+
+class ParityError(RuntimeError):
+    """The exported graph computes something else than the Keras model; nothing was written.
+
+    Attributes:
+        report: The measurements, a `ParityReport`.
+    """
+
+    def __init__(self, message: str, report: "ParityReport") -> None:
+        super().__init__(message)
+        self.report = report

@@ -1,0 +1,96 @@
+"""Open files that a stranger may have made: Keras models and input samples.
+
+A `.keras` file is opened in Keras's safe mode and an `.npz` without pickles, so that neither runs
+code. Whatever is wrong with a file becomes one `ExportError`.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import ExportError
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["load_keras_model", "load_samples", "require_file", "require_keras_file"]
+
+
+def require_file(path: Path, what: str) -> None:
+    """Raise `ExportError` unless `path` is a readable file; `what` says what it should hold."""
+    if path.is_file() and os.access(path, os.R_OK):
+        return
+    why = (
+        "it is a folder"
+        if path.is_dir()
+        else "it cannot be read"
+        if path.exists()
+        else "no such file"
+    )
+    raise ExportError(
+        f"{what} must be a readable file. Received: {str(path)!r}: {why}. Check the path."
+    )
+
+
+def require_keras_file(path: Path) -> None:
+    """Raise `ExportError` unless `path` looks like a `.keras` file; needs no TensorFlow."""
+    require_file(path, "MODEL.keras")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = {"config.json", "model.weights.h5"} - set(archive.namelist())
+    except (zipfile.BadZipFile, OSError) as e:
+        raise _not_a_model(path, str(e)) from e
+    if missing:
+        raise _not_a_model(path, f"it has no {' and no '.join(sorted(missing))}")
+
+
+def load_keras_model(path: Path) -> "keras.Model":
+    """Load a `.keras` file in safe mode.
+
+    Args:
+        path: A file written by `model.save("....keras")`.
+
+    Raises:
+        ExportError: If the file is missing, damaged, unsafe, or uses unknown classes.
+    """
+    require_keras_file(path)
+    import keras
+
+    import keras_bn.layer  # noqa: F401  registers the layer
+
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise anything
+        text = " ".join(str(e).split())
+        raise _not_a_model(path, f"{type(e).__name__}: {text[:300]}") from e
+
+
+def load_samples(path: Path) -> dict[str, np.ndarray]:
+    """Load the arrays of an `.npz` file by name; an `.npy` has one, named "".
+
+    Raises:
+        ExportError: If the file is missing, damaged, or holds Python objects.
+    """
+    require_file(path, "The samples")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
+        raise ExportError(
+            "The samples must be an .npz or .npy file of numbers. "
+            f"Received: {str(path)!r}: {' '.join(str(e).split())}. "
+            "Write it with numpy.savez(path, input_name=array)."
+        ) from e
+
+
+def _not_a_model(path: Path, why: str) -> ExportError:
+    return ExportError(
+        "MODEL.keras must be a whole file written by model.save('....keras'). "
+        f"Received: {str(path)!r}: {why}. Save the model again."
+    )

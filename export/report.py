@@ -1,0 +1,180 @@
+"""What an export did, as plain data: dataclasses that print, and turn into JSON.
+
+Nothing here computes; the stages fill these in.
+"""
+
+import dataclasses
+import enum
+from typing import Any
+
+__all__ = [
+    "ExportReport",
+    "Fold",
+    "FoldReport",
+    "OutputParity",
+    "ParityReport",
+    "Reason",
+    "Refusal",
+]
+
+
+class Reason(enum.StrEnum):
+    """Why an affine operator stays in the graph; the text of a `Refusal`."""
+
+    TRAINING_MODE = "the batch norm is in training mode"
+    PARAMETERS_NOT_CONSTANT = "its parameters are graph inputs or computed at run time"
+    NOT_PER_CHANNEL = "its constant is not one value for each output channel"
+    PRODUCER_NOT_LINEAR = "what comes before it is not a linear operator"
+    OPERATOR_NOT_SUPPORTED = "this version does not fold into the operator before it"
+    WEIGHT_NOT_CONSTANT = "the linear operator's weights are graph inputs or computed at run time"
+    OUTPUT_IS_GRAPH_OUTPUT = "the linear operator's output is a graph output"
+    OUTPUT_USED_ELSEWHERE = "the linear operator's output has other readers"
+    OPERATOR_HAS_NO_BIAS = "it is the bias of a linear operator that cannot hold one"
+    NOT_FINITE = "the folded weights would overflow or are not numbers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """An affine operator that is gone.
+
+    Attributes:
+        node: Name of the node that was removed.
+        operator: Its ONNX operator, such as "BatchNormalization".
+        layer: Path of the Keras layer whose weights it used; None if unknown.
+        into: Name of the node that absorbed it.
+    """
+
+    node: str
+    operator: str
+    layer: str | None
+    into: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """An affine operator that stays.
+
+    Attributes:
+        node: Name of the node.
+        operator: Its ONNX operator.
+        layer: Path of the Keras layer whose weights it uses; None if unknown.
+        reason: Why it stays.
+        detail: What was found in its way, for a person to read.
+    """
+
+    node: str
+    operator: str
+    layer: str | None
+    reason: Reason
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldReport:
+    """One row for each affine operator found.
+
+    Attributes:
+        folds: Those that are gone.
+        refusals: Those that stay, and why.
+    """
+
+    folds: tuple[Fold, ...]
+    refusals: tuple[Refusal, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.folds)} affine operators folded, {len(self.refusals)} left"]
+        lines += [
+            f"  {r.operator} {r.layer or r.node}: {r.reason} ({r.detail})" for r in self.refusals
+        ]
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputParity:
+    """How far one output is from the truth; errors are relative to the output's scale.
+
+    Attributes:
+        name: Name of the output.
+        scale: Largest magnitude of the truth, in the output's units.
+        onnx_max_error: Largest error of ONNX Runtime, optimisations off or on.
+        onnx_rms_error: Root mean square error of ONNX Runtime, likewise.
+        keras_max_error: Largest error of Keras in the model's own precision.
+        tolerance: What `onnx_max_error` may be at most.
+    """
+
+    name: str
+    scale: float
+    onnx_max_error: float
+    onnx_rms_error: float
+    keras_max_error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether ONNX Runtime is within the tolerance; an error that is NaN is not."""
+        return self.onnx_max_error <= self.tolerance
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityReport:
+    """The verdict of `check_parity`.
+
+    Attributes:
+        reference: "float64", or why the truth had to be Keras in its own precision.
+        samples: Number of samples compared.
+        outputs: One entry for each output of the model.
+    """
+
+    reference: str
+    samples: int
+    outputs: tuple[OutputParity, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is within its tolerance."""
+        return all(output.passed for output in self.outputs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data, with the verdict."""
+        return {"passed": self.passed, **dataclasses.asdict(self)}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'agrees' if o.passed else 'DIFFERS'}: output {o.name!r}, largest error "
+            f"{o.onnx_max_error:.1e} of the output's scale {o.scale:.3g} "
+            f"(Keras itself {o.keras_max_error:.1e}, allowed {o.tolerance:.1e})"
+            for o in self.outputs
+        ]
+        return "\n".join([*lines, f"{self.samples} samples, truth: {self.reference}"])
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What `export_onnx` did.
+
+    Attributes:
+        path: The file written.
+        bytes: Its size.
+        seconds: Seconds for each stage, in order.
+        fold: What was folded and what was not.
+        parity: The proof; None if it was not asked for.
+    """
+
+    path: str
+    bytes: int
+    seconds: dict[str, float]
+    fold: FoldReport
+    parity: ParityReport | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data."""
+        parity = self.parity.to_dict() if self.parity else None
+        return {**dataclasses.asdict(self), "parity": parity}
+
+    def __str__(self) -> str:
+        parity = str(self.parity) if self.parity else "parity not checked"
+        return f"{self.path}: {self.bytes:,} bytes\n{self.fold}\n{parity}"

@@ -1,0 +1,105 @@
+"""Write a checked ONNX file, whole or not at all.
+
+The bytes go to a temporary file beside the target, which is renamed over the target at the very
+end: a reader, or a process killed half-way, finds the old file or the new one and nothing between.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from .errors import ExportError
+
+__all__ = ["replacing", "write"]
+
+LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path that takes the target's place once the block ends well.
+
+    Args:
+        target: The file to create or replace.
+
+    Yields:
+        A path in the same folder, to be written. If the block raises, it is removed and the
+        target stays untouched.
+
+    Raises:
+        ExportError: If the target cannot be written.
+    """
+    if target.is_dir():
+        raise _unwritable(target, "it is a folder")
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name}.", suffix=".part", dir=target.parent
+        )
+        os.close(handle)
+    except OSError as e:
+        raise _unwritable(target, e.strerror or str(e)) from e
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as e:
+        raise _unwritable(target, e.strerror or str(e)) from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(model: ir.Model, path: Path) -> int:
+    """Check a graph in full and write it.
+
+    Args:
+        model: The graph; stays unchanged.
+        path: The file to write, such as the one that `replacing` gives.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ExportError: If the graph is not valid ONNX, or too large for one file.
+    """
+    size = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
+    )
+    if size > LARGEST_FILE:
+        raise ExportError(
+            f"export: the weights must fit into one file of {LARGEST_FILE:,} bytes. "
+            f"Received: a model with {size:,} bytes of weights. Export a smaller model; weights "
+            "in a file of their own are not supported yet."
+        )
+    proto = ir.to_proto(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
+        raise ExportError(
+            "export: the graph must be valid ONNX. "
+            f"Received: a graph for which onnx.checker says: {str(e).strip().splitlines()[0]} "
+            "Please report this with the model's architecture."
+        ) from e
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return path.stat().st_size
+
+
+def _unwritable(target: Path, why: str) -> ExportError:
+    return ExportError(
+        f"export: the target must be a file in an existing, writable folder. "
+        f"Received: {str(target)!r}: {why}. Choose another path or create the folder."
+    )
+
+
+def _umask() -> int:
+    """Return the process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,33 @@
+"""Batch normalisation for Keras 3 on TensorFlow: fused, unbiased, and foldable on export.
+
+Importing this package registers the layer with Keras, so that `keras.models.load_model` finds it.
+It imports neither onnx nor tf2onnx nor onnxruntime; those belong to `keras_bn.export`.
+"""
+
+import os
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+__all__ = ["BatchNormalization", "__version__"]
+
+__version__ = version("keras-bn")
+
+# Python imports this package before the command line's own module. TensorFlow takes seconds to
+# import, and `keras-bn --help` or a misspelt file name should not wait for it: in a process that
+# was started as the tool, the layer is imported on first use. `sys.argv[0]` is "-m" only while
+# `python -m keras_bn...` looks its module up.
+_STARTED_AS_TOOL = sys.argv[:1] == ["-m"] or (
+    os.path.splitext(os.path.basename((sys.argv or [""])[0]))[0] == "keras-bn"
+)
+
+if TYPE_CHECKING or not _STARTED_AS_TOOL:
+    from keras_bn.layer import BatchNormalization
+else:
+
+    def __getattr__(name: str) -> object:
+        if name == "BatchNormalization":
+            from keras_bn.layer import BatchNormalization
+
+            return BatchNormalization
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

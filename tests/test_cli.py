@@ -1,0 +1,225 @@
+"""The command line as a user has it: another process, its output, its exit status."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import pytest
+
+from keras_bn.export import export_onnx
+
+TOOL = Path(sys.executable).with_name("keras-bn")
+
+
+def tool(*words, program=(TOOL,), **environment):
+    command = [str(word) for word in (*program, *words)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "TF_CPP_MIN_LOG_LEVEL": "", **environment},
+    )
+
+
+@pytest.fixture
+def files(small_model, tmp_path):
+    small_model.save(tmp_path / "model.keras")
+    export_onnx(small_model, tmp_path / "model.onnx")
+    return tmp_path
+
+
+def assert_one_line(done, *expected):
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for text in expected:
+        assert text in done.stderr
+
+
+def test_export_writes_a_proven_file(files):
+    done = tool("export", files / "model.keras", files / "new.onnx")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "0 left" in done.stdout
+    assert "agrees: output 'dense_bn'" in done.stdout
+    onnx.checker.check_model(files / "new.onnx", full_check=True)
+
+
+def test_export_without_proof(files):
+    done = tool("export", files / "model.keras", files / "new.onnx", "--no-check")
+    assert done.returncode == 0
+    assert "parity not checked" in done.stdout
+
+
+PARITY_SCRIPT = (sys.executable, "-m", "keras_bn.export.parity")
+
+
+@pytest.mark.parametrize(
+    "program", [(TOOL, "check"), PARITY_SCRIPT], ids=["keras-bn check", "parity script"]
+)
+def test_check_exits_with_the_verdict(files, program):
+    agreed = tool(files / "model.keras", files / "model.onnx", program=program)
+    assert (agreed.returncode, agreed.stderr) == (0, "")
+    assert "agrees" in agreed.stdout
+    proto = onnx.load(files / "model.onnx")
+    bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "dense/bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.01, bias.name))
+    onnx.save(proto, files / "model.onnx")
+    differs = tool(files / "model.keras", files / "model.onnx", program=program)
+    assert (differs.returncode, differs.stderr) == (1, "")
+    assert "DIFFERS" in differs.stdout
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "samples.npy"])
+def test_check_takes_samples(files, rng, name):
+    x = rng.normal(size=(7, 6, 6, 3)).astype(np.float32)
+    if name.endswith("npz"):
+        np.savez(files / name, image=x, label=np.zeros(7))
+    else:
+        np.save(files / name, x)
+    done = tool("check", files / "model.keras", files / "model.onnx", "--input", files / name)
+    assert done.returncode == 0
+    assert "7 samples" in done.stdout
+
+
+def test_missing_model_is_one_line(tmp_path):
+    done = tool("export", tmp_path / "no.keras", tmp_path / "out.onnx")
+    assert_one_line(done, str(tmp_path / "no.keras"), "no such file")
+
+
+def test_parity_script_refuses_a_missing_file_in_one_line(files):
+    done = tool(files / "model.keras", files / "no.onnx", program=PARITY_SCRIPT)
+    assert_one_line(done, str(files / "no.onnx"), "no such file")
+
+
+def test_folder_as_model_is_one_line(tmp_path):
+    assert_one_line(tool("export", tmp_path, tmp_path / "out.onnx"), "it is a folder")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+
+
+def damage_config(path):
+    rewrite(path, "config.json", b"{")
+
+
+def damage_weights(path):
+    rewrite(path, "model.weights.h5", b"not HDF5")
+
+
+def rewrite(path, name, content):
+    with zipfile.ZipFile(path) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, old in parts.items():
+            archive.writestr(part, content if part == name else old)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, other_zip, damage_config, damage_weights])
+def test_damaged_model_is_one_line_and_leaves_the_target(files, damage):
+    damage(files / "model.keras")
+    before = (files / "model.onnx").read_bytes()
+    done = tool("export", files / "model.keras", files / "model.onnx")
+    assert_one_line(done, str(files / "model.keras"), "Save the model again")
+    assert (files / "model.onnx").read_bytes() == before
+
+
+def test_model_that_was_never_built_is_one_line(tmp_path):
+    with pytest.warns(UserWarning, match="not yet been built"):
+        keras.Sequential([keras.layers.Dense(3)], name="unbuilt").save(tmp_path / "unbuilt.keras")
+    done = tool("export", tmp_path / "unbuilt.keras", tmp_path / "out.onnx")
+    assert_one_line(done, "model 'unbuilt', which is never built", "keras.Input")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_model_with_code_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x + 1)])
+    model.save(tmp_path / "model.keras")
+    done = tool("export", tmp_path / "model.keras", tmp_path / "out.onnx")
+    assert_one_line(done, "model.keras", "Lambda")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("target", ["no/out.onnx", "model.keras/out.onnx", "."])
+def test_unwritable_target_is_one_line(files, target):
+    done = tool("export", files / "model.keras", files / target)
+    assert_one_line(done, str(files / target), "existing, writable folder")
+
+
+def test_model_is_never_overwritten(files):
+    before = (files / "model.keras").read_bytes()
+    done = tool("export", files / "model.keras", files / "model.keras")
+    assert_one_line(done, "another file than MODEL.keras")
+    assert (files / "model.keras").read_bytes() == before
+
+
+def test_damaged_onnx_file_is_one_line(files):
+    truncate(files / "model.onnx")
+    done = tool("check", files / "model.keras", files / "model.onnx")
+    assert_one_line(done, str(files / "model.onnx"), "ONNX Runtime loads")
+
+
+def test_samples_with_objects_are_refused(files):
+    np.savez(files / "samples.npz", image=np.array([{"code": 1}], dtype=object))
+    done = tool(
+        "check", files / "model.keras", files / "model.onnx", "--input", files / "samples.npz"
+    )
+    assert_one_line(done, "samples.npz", "numpy.savez")
+
+
+def test_samples_of_wrong_shape_are_one_line(files):
+    np.savez(files / "samples.npz", image=np.zeros((2, 5, 5, 3)))
+    done = tool(
+        "check", files / "model.keras", files / "model.onnx", "--input", files / "samples.npz"
+    )
+    assert_one_line(done, "shape (2, 5, 5, 3)")
+
+
+def test_debug_adds_the_traceback(tmp_path):
+    done = tool("export", tmp_path / "no.keras", tmp_path / "out.onnx", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_missing_argument_exits_with_2(tmp_path):
+    assert tool("export", tmp_path / "model.keras").returncode == 2
+
+
+def test_version_and_help():
+    assert tool("--version").stdout.startswith("keras-bn ")
+    text = tool("--help").stdout
+    assert all(command in text for command in ("demo", "export", "check"))
+
+
+def test_python_m_is_the_same_tool(tmp_path):
+    done = tool(
+        "check", tmp_path / "a", tmp_path / "b", program=(sys.executable, "-m", "keras_bn.export")
+    )
+    assert_one_line(done, "no such file")
+
+
+def test_missing_extra_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
+    done = tool("--help", PYTHONPATH=str(tmp_path))
+    assert_one_line(done, "'typer'", "pip install 'keras-bn[export]'")
+
+
+def test_demo_refuses_a_file_as_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_one_line(tool("demo", "--out", tmp_path / "file"), "--out", str(tmp_path / "file"))

@@ -1,0 +1,101 @@
+import numpy as np
+import onnx_ir as ir
+from graphs import graph, operators, run_float64
+from tolerances import FLOAT64, assert_close
+
+from keras_bn.export.constants import ExactTensor, evaluate_constants, exact, rearranged
+
+
+def test_nodes_on_weights_become_initializers(rng):
+    w = rng.normal(size=(3, 4)).astype(np.float32)
+    model = graph(
+        "g (float[2,4] x, float[3,4] w) => (float[2,3] y) { t = Transpose(w) y = MatMul(x, t) }",
+        w=w,
+    )
+    after = evaluate_constants(model)
+    assert operators(after) == ["MatMul"]
+    np.testing.assert_array_equal(after.graph.initializers["w"].const_value.numpy(), w.T)
+    assert operators(model) == ["Transpose", "MatMul"]
+
+
+def test_weight_that_is_still_used_keeps_its_name(rng):
+    w = rng.normal(size=(4, 4)).astype(np.float32)
+    model = graph(
+        "g (float[2,4] x, float[4,4] w) => (float[2,4] y)"
+        "{ t = Transpose(w) a = MatMul(x, t) y = MatMul(a, w) }",
+        w=w,
+    )
+    after = evaluate_constants(model)
+    np.testing.assert_array_equal(after.graph.initializers["w"].const_value.numpy(), w)
+    np.testing.assert_array_equal(after.graph.initializers["t"].const_value.numpy(), w.T)
+
+
+def test_chain_on_weights_rounds_once(rng):
+    variance, gamma = rng.uniform(0.5, 2.0, (2, 3)).astype(np.float32)
+    text = """g (float[2,3] x, float[3] variance, float[3] gamma) => (float[2,3] y) {
+        r = Sqrt(variance) i = Reciprocal(r) s = Mul(i, gamma) y = Mul(x, s)
+    }"""
+    after = evaluate_constants(graph(text, variance=variance, gamma=gamma))
+    expected = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64))
+    assert_close(exact(after.graph.initializers["s"]), expected, FLOAT64)
+    np.testing.assert_array_equal(
+        after.graph.initializers["s"].const_value.numpy(), expected.astype(np.float32)
+    )
+
+
+def test_cast_between_floats_stays_exact_until_written():
+    value = np.array([1.0 / 3.0], np.float32)
+    text = """g (float[1] x, float[1] w) => (float16[1] y) {
+        h = Cast<to = 10>(w) xh = Cast<to = 10>(x) y = Add(xh, h)
+    }"""
+    h = evaluate_constants(graph(text, w=value)).graph.initializers["w"]
+    assert h.const_value.dtype == ir.DataType.FLOAT16
+    assert h.const_value.numpy().dtype == np.float16
+    assert exact(h) == np.float64(value[0])
+
+
+def test_cast_to_float64_is_float64():
+    text = """g (double[1] x, float[1] w) => (double[1] y) { d = Cast<to = 11>(w) y = Add(x, d) }"""
+    d = evaluate_constants(graph(text, w=np.ones(1, np.float32))).graph.initializers["w"]
+    assert d.const_value.dtype == ir.DataType.DOUBLE
+
+
+def test_rounding_to_integers_sees_the_graphs_own_precision():
+    text = """g (int64[1] x, float[1] part, float[1] whole) => (int64[1] y) {
+        one = Mul(part, whole) n = Cast<to = 7>(one) y = Add(x, n)
+    }"""
+    part, whole = np.array([0.04], np.float32), np.array([25.0], np.float32)
+    assert float(part[0]) * 25.0 < 1.0  # exactly; float32 rounds the product to 1
+    after = evaluate_constants(graph(text, part=part, whole=whole))
+    assert run_float64(after, x=np.zeros(1, np.int64))[0] == [1]
+
+
+def test_integers_and_constant_nodes_are_evaluated():
+    text = """g (float[2,3] x) => (float[3,2] y) {
+        a = Constant<value_ints = [3, 1]>() two = Constant<value_ints = [1, 2]>()
+        shape = Mul(a, two) y = Reshape(x, shape)
+    }"""
+    after = evaluate_constants(graph(text))
+    assert operators(after) == ["Reshape"]
+    assert after.graph.initializers["shape"].const_value.numpy().tolist() == [3, 2]
+
+
+def test_random_and_growing_nodes_stay(rng):
+    text = """g (float[1] x, float[1] w, int64[1] n) => (float[100000] y, float[1] z) {
+        big = Expand(w, n) y = Mul(big, x) r = RandomNormalLike(w) z = Mul(r, x)
+    }"""
+    after = evaluate_constants(graph(text, w=np.ones(1, np.float32), n=np.array([100000])))
+    assert operators(after) == ["Expand", "Mul", "RandomNormalLike", "Mul"]
+
+
+def test_constant_graph_output_stays():
+    text = "g (float[1] x, float[1] w) => (float[1] y, float[1] z) { y = Neg(x) z = Neg(w) }"
+    model = graph(text, w=np.ones(1, np.float32))
+    after = evaluate_constants(model)
+    assert run_float64(after, x=np.zeros(1, np.float32))[1] == [-1.0]
+
+
+def test_rearranged_keeps_an_exact_tensor_exact():
+    third = np.array([[1.0 / 3.0, 2.0]])
+    moved = rearranged(ExactTensor(third, ir.DataType.FLOAT), np.transpose)
+    np.testing.assert_array_equal(moved.exact, third.T)

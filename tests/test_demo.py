@@ -1,0 +1,46 @@
+import onnx
+import pytest
+from test_cli import tool
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    return folder, tool("demo", "--out", folder)
+
+
+def test_demo_ends_well_and_says_nothing_on_stderr(demo):
+    _, done = demo
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def test_demo_table_has_every_row(demo):
+    rows = [line.split("│") for line in demo[1].stdout.splitlines() if "│" in line]
+    table = {row[1].strip(): (row[2].strip(), row[3].strip()) for row in rows}
+    assert min(float(accuracy) for accuracy in table["accuracy on held-out images"]) >= 0.97
+    assert table["batch norms"] == ("5", "0")
+    assert table["other affine operators left"] == ("", "0")
+    assert "largest error against float64" in table
+    sizes = [int(size.replace(",", "")) for size in table["file, bytes"]]
+    assert sizes == [(demo[0] / f"digits_cnn.{s}").stat().st_size for s in ("keras", "onnx")]
+    stages = {name.split(",")[0] for name in table if name.endswith(", seconds")}
+    assert stages == {"train", "trace", "constants", "layout", "fold", "save", "parity"}
+
+
+def test_demo_file_has_no_batch_norm(demo):
+    operators = {node.op_type for node in onnx.load(demo[0] / "digits_cnn.onnx").graph.node}
+    assert operators == {"Transpose", "Conv", "Relu", "ReduceMean", "Gemm", "Softmax"}
+
+
+def test_demo_files_can_be_checked_again(demo):
+    folder, _ = demo
+    done = tool(
+        "check",
+        folder / "digits_cnn.keras",
+        folder / "digits_cnn.onnx",
+        "--input",
+        folder / "digits_test.npz",
+    )
+    assert done.returncode == 0
+    assert "360 samples" in done.stdout

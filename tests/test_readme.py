@@ -1,0 +1,47 @@
+"""What the README shows is what happens."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_cli import tool
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_example_is_short_and_prints_what_the_readme_says(tmp_path):
+    (example,), (output,) = blocks("python"), blocks("text")
+    code = [line for line in example.splitlines() if line and not line.startswith("#")]
+    assert len(code) <= 12
+    done = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout == output
+    assert (tmp_path / "model.onnx").exists()
+
+
+def test_commands_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make (\w+)", "\n".join(blocks("sh"))):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    for command in set(re.findall(r"^keras-bn (\w+)", "\n".join(blocks("sh")), re.MULTILINE)):
+        assert tool(command, "--help").returncode == 0
+
+
+def test_extras_exist():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert set(re.findall(r"keras-bn\[(\w+)\]", README)) <= set(extras)
+
+
+@pytest.mark.parametrize("path", re.findall(r"`([\w/]+(?:\.py|/))`", README))
+def test_paths_exist(path):
+    assert any((ROOT / folder / path).exists() for folder in ("", "keras_bn", "export", "tests"))

@@ -1,0 +1,57 @@
+"""The wheel, as a user gets it: built, installed in an empty environment, used elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+def run(*words, cwd):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [str(word) for word in words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # the build writes beside the source; keep the checkout clean
+    run("git", "clone", "--quiet", ROOT, source, cwd=folder)
+    run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_only_keras_bn(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"keras_bn"}
+    assert {"keras_bn/py.typed", "keras_bn/export/fold.py", "keras_bn/models/digits_cnn.py"} <= {
+        *names
+    }
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_demo_runs_from_the_wheel_in_an_empty_environment(wheel, tmp_path):
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip", cwd=tmp_path)
+    run(python, "-m", "pip", "install", "--quiet", f"{wheel}[demo]", cwd=tmp_path)
+    out = run(environment / "bin" / "keras-bn", "demo", cwd=tmp_path)
+    assert re.search(r"batch norms\s+│\s+5 │\s+0 │", out)
+    assert (tmp_path / "keras-bn-demo" / "digits_cnn.onnx").exists()
+    location = run(python, "-c", "import keras_bn; print(keras_bn.__file__)", cwd=tmp_path)
+    assert Path(location.strip()).is_relative_to(environment)
