@@ -12,7 +12,8 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bn.fused import fused_inference, fused_training, why_not_fused
-from keras_bn.running import bessel_factor, update_running
+from keras_bn.moments import batch_moments, combined_weights, in_ghost_batches, per_channel
+from keras_bn.running import bessel_factor, cumulative_momentum, is_usable, update_running
 
 __all__ = ["BatchNormalization"]
 
@@ -36,14 +37,17 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         moving_mean     <- momentum * moving_mean     + (1 - momentum) * mean
         moving_variance <- momentum * moving_variance + (1 - momentum) * variance * m / (m - 1)
 
-    All arguments of `keras.layers.BatchNormalization` keep their names, order and meaning;
-    `bessel_correction` and `fused` are new and keyword-only. With `renorm=True` the running
-    statistics are those of stock Keras, which have no factor m / (m - 1).
+    All arguments of `keras.layers.BatchNormalization` keep their names, order and meaning; those
+    from `bessel_correction` on are new and keyword-only.
+
+    A batch that has no values, or whose statistics are NaN or Inf, leaves the running statistics as
+    they were; `skipped_batches` counts those.
 
     Args:
         axis: The channel axis. This and the arguments up to `synchronized` are those of
             `keras.layers.BatchNormalization`.
-        momentum: Weight of the past in the running statistics, in [0, 1].
+        momentum: Weight of the past in the running statistics, in [0, 1]. None averages all
+            batches equally and adds a weight that counts them.
         epsilon: Added to the variance, in units of the input squared; finite, > 0.
         center: Add `beta`.
         scale: Multiply by `gamma`.
@@ -61,14 +65,23 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         synchronized: Take the moments over all replicas of a `tf.distribute` strategy.
         bessel_correction: Multiply the variance that enters the running average by m / (m - 1).
             False reproduces stock Keras 3, which is biased. For m = 1 the factor is 1.
-        fused: None takes the fused kernel wherever it is exact: rank 4, channels last, float16,
-            bfloat16 or float32, without mask, renorm or synchronisation. True raises where it
-            cannot be used. False never uses it.
+        fused: None takes the fused kernel wherever it is exact: any rank and axis, float16,
+            bfloat16 or float32, without weights, renorm, ghost batches, synchronisation, and
+            outside functions that XLA compiles. True raises where it cannot be used. False never
+            uses it.
+        ghost_batch_size: In training, normalise groups of this many consecutive samples each on
+            its own (arXiv:1705.08741); must divide the batch size. The running statistics
+            average over the groups.
+        skip_nonfinite: Leave the running statistics alone when the batch has no values or its
+            statistics are NaN or Inf. False lets those in, as stock Keras does.
         **kwargs: `name`, `dtype`, `trainable`: as for every Keras layer.
 
     Raises:
-        ValueError: If `momentum` is not in [0, 1].
+        ValueError: If `momentum` is neither None nor in [0, 1].
         ValueError: If `epsilon` is not finite and positive.
+        ValueError: If `ghost_batch_size` is not a positive integer.
+        ValueError: If `ghost_batch_size` is combined with `renorm` or `synchronized`.
+        ValueError: If `momentum=None` is combined with `renorm`.
         ValueError: If `axis` is out of range for the input, when the layer is built.
         ValueError: If `fused=True` and the fused kernel cannot be used.
 
@@ -85,7 +98,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     def __init__(
         self,
         axis: int = -1,
-        momentum: float = 0.99,
+        momentum: float | None = 0.99,
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
@@ -104,11 +117,13 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         *,
         bessel_correction: bool = True,
         fused: bool | None = None,
+        ghost_batch_size: int | None = None,
+        skip_nonfinite: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             axis=axis,
-            momentum=momentum,
+            momentum=0.0 if momentum is None else momentum,
             epsilon=epsilon,
             center=center,
             scale=scale,
@@ -126,18 +141,41 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             synchronized=synchronized,
             **kwargs,
         )
-        if not 0.0 <= self.momentum <= 1.0:  # also False for NaN
-            raise ValueError(
-                "BatchNormalization: `momentum` must be in [0, 1]. "
-                f"Received: momentum={self.momentum}."
-            )
+        self.momentum: float | None = None if momentum is None else float(momentum)
+        if self.momentum is not None and not 0.0 <= self.momentum <= 1.0:  # also False for NaN
+            raise _refusal("momentum", "be None or in [0, 1]", momentum=self.momentum)
         if not (math.isfinite(self.epsilon) and self.epsilon > 0.0):
-            raise ValueError(
-                "BatchNormalization: `epsilon` must be finite and > 0. "
-                f"Received: epsilon={self.epsilon}."
-            )
+            raise _refusal("epsilon", "be finite and > 0", epsilon=self.epsilon)
+        if ghost_batch_size is not None:
+            if not isinstance(ghost_batch_size, int) or ghost_batch_size < 1:
+                raise _refusal(
+                    "ghost_batch_size", "be None or an int >= 1", ghost_batch_size=ghost_batch_size
+                )
+            if renorm or synchronized:
+                raise _refusal(
+                    "ghost_batch_size",
+                    "be None where `renorm` or `synchronized` is True",
+                    ghost_batch_size=ghost_batch_size,
+                    renorm=renorm,
+                    synchronized=synchronized,
+                )
+        if momentum is None and renorm:
+            raise _refusal("momentum", "be a number where `renorm` is True", momentum=momentum)
         self.bessel_correction = bool(bessel_correction)
         self.fused = fused
+        self.ghost_batch_size = ghost_batch_size
+        self.skip_nonfinite = bool(skip_nonfinite)
+        self.batches_seen: Any = None
+        self._skips = _Skips()
+
+    @property
+    def skipped_batches(self) -> int:
+        """Number of training batches that `skip_nonfinite` kept out of the running statistics.
+
+        Counted since the layer was built in this process; it is no weight and is not saved. Under
+        a `tf.distribute` strategy, the first replica's count.
+        """
+        return 0 if self._skips.count is None else int(self._skips.count)
 
     def build(self, input_shape: Any) -> None:
         """Create the weights for inputs of a shape.
@@ -147,25 +185,31 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
         Raises:
             ValueError: If `axis` is out of range or its dimension is unknown.
+            ValueError: If `ghost_batch_size` is given and `axis` is the batch axis.
             ValueError: If `fused=True` and the fused kernel cannot be used.
         """
-        rank = len(input_shape)
+        shape, rank = tuple(input_shape), len(input_shape)
         if not -rank <= self.axis < rank:
-            raise ValueError(
-                f"BatchNormalization: `axis` must be in [{-rank}, {rank - 1}] for inputs of rank "
-                f"{rank}. Received: axis={self.axis}, input_shape={tuple(input_shape)}."
-            )
-        if input_shape[self.axis] is None:
-            raise ValueError(
-                "BatchNormalization: the dimension of `axis` must be known. "
-                f"Received: axis={self.axis}, input_shape={tuple(input_shape)}. "
-                "Give the model an Input with a fixed number of channels."
-            )
+            rule = f"be in [{-rank}, {rank - 1}] for inputs of rank {rank}"
+            raise _refusal("axis", rule, axis=self.axis, input_shape=shape)
+        if shape[self.axis] is None:
+            rule = "be a dimension of known size; give the model an Input with its channels"
+            raise _refusal("axis", rule, axis=self.axis, input_shape=shape)
+        if self.ghost_batch_size is not None and self.axis % rank == 0:
+            rule = "be None where `axis` is the batch axis"
+            raise _refusal("ghost_batch_size", rule, ghost_batch_size=self.ghost_batch_size)
         super().build(input_shape)
-        if self.fused:
-            self._require_fused(self._why_not_fused(rank, self.compute_dtype, mask=None))
+        if self.momentum is None:
+            self.batches_seen = self.add_weight(
+                shape=(), name="batches_seen", initializer="zeros", trainable=False, autocast=False
+            )
+        self._skips.count = keras.Variable(0, dtype="int32", trainable=False, name="skips")
+        # XLA is a property of the calling function, weights of the call: `call` looks at those.
+        self._require_fused(self._why_never_fused() or why_not_fused(self.compute_dtype, False))
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, sample_weight: Any = None
+    ) -> Any:
         """Normalise a batch.
 
         Args:
@@ -174,39 +218,53 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             training: True normalises by the batch and updates the running statistics, unless
                 `trainable` is False; otherwise the running statistics normalise.
             mask: Shape of `inputs` without the last axis; True marks what enters the moments.
+            sample_weight: Weights >= 0 in the moments, shape (N,) or a longer leading part of the
+                shape of `inputs` without `axis`. With a mask they multiply. The factor of the
+                running variance is then n / (n - 1), n = (sum w)^2 / sum w^2.
 
         Returns:
             Shape of `inputs`, in the layer's compute dtype.
 
         Raises:
             ValueError: If `mask` does not have one dimension less than `inputs`.
+            ValueError: If `sample_weight` has no dimension, or as many as `inputs`.
+            ValueError: If `ghost_batch_size` does not divide the batch size.
             ValueError: If `fused=True` and the fused kernel cannot be used.
         """
         training = bool(training) and self.trainable
+        weighted = training and (mask is not None or sample_weight is not None)
+        reason = (
+            "weights were given (`mask` or `sample_weight`)" if weighted else None
+        ) or self._why_never_fused()
         dtype = keras.backend.standardize_dtype(inputs.dtype)
-        reason = self._why_not_fused(len(inputs.shape), dtype, mask if training else None)
-        if reason is None:
-            return self._call_fused(inputs, training)
-        self._require_fused(reason)
-        if training and not self.renorm:
-            return self._train_portable(inputs, mask)
-        return super().call(inputs, training=training, mask=mask)
+        reason = reason or why_not_fused(dtype, training)
+        if training:
+            self._require_fused(reason)
+            if reason is None:
+                return self._train_fused(inputs)
+            return self._train_portable(inputs, mask, sample_weight)
+        # Other ranks need a reshape around the kernel, which hides a batch norm from the export.
+        kernel = self.fused is not False and why_not_fused(dtype, training=False) is None
+        if kernel and len(inputs.shape) == 4 and self.axis % 4 in (1, 3):
+            return fused_inference(
+                inputs, *self._affine(), *self._running(), self.epsilon, self.axis
+            )
+        return super().call(inputs, training=False)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild this layer; those of Keras's layer and its own."""
         config: dict[str, Any] = super().get_config()
-        return {**config, "bessel_correction": self.bessel_correction, "fused": self.fused}
+        names = ("bessel_correction", "fused", "ghost_batch_size", "skip_nonfinite")
+        return {**config, **{name: getattr(self, name) for name in names}}
 
-    def _why_not_fused(self, rank: int, dtype: str, mask: Any) -> str | None:
+    def _why_never_fused(self) -> str | None:
         if self.fused is False:
             return "`fused` is False"
-        if self.renorm:
-            return "`renorm` is True"
-        if self.synchronized:
-            return "`synchronized` is True"
-        if mask is not None:
-            return "a mask was given"
-        return why_not_fused(rank, self.axis, dtype)
+        for name in ("renorm", "synchronized", "ghost_batch_size"):
+            value = getattr(self, name)
+            if value:
+                return f"`{name}` is {value}"
+        return None
 
     def _require_fused(self, reason: str | None) -> None:
         if self.fused and reason is not None:
@@ -215,55 +273,80 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
                 f"be used. Received: fused=True, and {reason}. Use fused=None to fall back."
             )
 
-    def _call_fused(self, inputs: Any, training: bool) -> Any:
-        channels = self.moving_mean.shape
-        gamma = ops.cast(self.gamma, "float32") if self.scale else tf.ones(channels)
-        beta = ops.cast(self.beta, "float32") if self.center else tf.zeros(channels)
-        if not training:
-            mean = ops.cast(self.moving_mean, "float32")
-            variance = ops.cast(self.moving_variance, "float32")
-            return fused_inference(inputs, gamma, beta, mean, variance, self.epsilon)
-        outputs, mean, variance = fused_training(inputs, gamma, beta, self.epsilon)
+    def _affine(self) -> tuple[Any, Any]:
+        shape = self.moving_mean.shape
+        gamma = ops.cast(self.gamma, "float32") if self.scale else tf.ones(shape)
+        return gamma, ops.cast(self.beta, "float32") if self.center else tf.zeros(shape)
+
+    def _running(self) -> tuple[Any, Any]:
+        return ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32")
+
+    def _train_fused(self, inputs: Any) -> Any:
+        outputs, mean, unbiased = fused_training(inputs, *self._affine(), self.epsilon, self.axis)
+        channels = self.moving_mean.shape[0]
+        count = tf.cast(tf.size(inputs, out_type=tf.int64) // channels, tf.float32)
         if not self.bessel_correction:  # the kernel's variance already has the factor
-            variance = variance / bessel_factor(self._count(inputs, mask=None))
-        update_running(self.moving_mean, mean, self.momentum)
-        update_running(self.moving_variance, variance, self.momentum)
+            unbiased = unbiased / bessel_factor(count)
+        self._update(mean, unbiased, count, biased=None)
         return outputs
 
-    def _train_portable(self, inputs: Any, mask: Any) -> Any:
-        if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
-            raise ValueError(
-                "BatchNormalization: `mask` must have one dimension less than the inputs. "
-                f"Received: mask.shape={mask.shape}, inputs.shape={inputs.shape}."
-            )
-        inputs = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        dtype = inputs.dtype
-        channels = self.moving_mean.shape
-        mean, variance = (ops.reshape(m, channels) for m in self._moments(inputs, mask))
-        unbiased = variance
-        if self.bessel_correction:
-            unbiased = variance * ops.cast(bessel_factor(self._count(inputs, mask)), dtype)
-        update_running(self.moving_mean, mean, self.momentum)
-        update_running(self.moving_variance, unbiased, self.momentum)
-        outputs = ops.batch_normalization(
-            inputs,
-            mean,
-            variance,
-            self.axis,
-            offset=ops.cast(self.beta, dtype) if self.center else None,
-            scale=ops.cast(self.gamma, dtype) if self.scale else None,
-            epsilon=self.epsilon,
-        )
+    def _train_portable(self, inputs: Any, mask: Any, sample_weight: Any) -> Any:
+        axis = self.axis % len(inputs.shape)
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        weights = combined_weights(x, axis, mask, sample_weight)
+        if self.ghost_batch_size is not None:
+            x, weights = (in_ghost_batches(t, self.ghost_batch_size) for t in (x, weights))
+            axis += 1
+        first = 0 if self.ghost_batch_size is None else 1
+        axes = [i for i in range(first, len(x.shape)) if i != axis]
+        moments = batch_moments(x, axes, weights, synchronized=self.synchronized)
+        total, mean, variance, unbiased = per_channel(moments, self.moving_mean.shape[0])
+        gamma = ops.cast(self.gamma, x.dtype) if self.scale else None
+        beta = ops.cast(self.beta, x.dtype) if self.center else None
+        if self.renorm:
+            r, d, _, _ = self._renorm_correction_and_moments(mean, variance)
+            gamma, beta = self._compose_transforms(r, d, gamma, beta, x.dtype)
+        self._update(mean, unbiased if self.bessel_correction else variance, total, variance)
+        shape = [-1 if i == axis else 1 for i in range(len(x.shape))]
+        scale = tf.math.rsqrt(moments.variance + self.epsilon)
+        outputs = moments.centred * (scale if gamma is None else scale * tf.reshape(gamma, shape))
+        if beta is not None:
+            outputs += tf.reshape(beta, shape)
+        outputs = tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
         return ops.cast(outputs, self.compute_dtype)
 
-    def _count(self, inputs: Any, mask: Any) -> Any:
-        """Return m, the number of values per channel: a float32 scalar; with a mask, shape (C,)."""
-        if mask is not None:
-            ones = tf.broadcast_to(tf.expand_dims(tf.cast(mask, "float32"), -1), tf.shape(inputs))
-            return tf.reduce_sum(ones, self._reduction_axes)
-        channels = self.moving_mean.shape[0]
-        count = tf.cast(tf.size(inputs, out_type=tf.int64) // channels, "float32")
-        replicas = tf.distribute.get_replica_context()
-        if self.synchronized and replicas is not None and replicas.num_replicas_in_sync > 1:
-            count = replicas.all_reduce(tf.distribute.ReduceOp.SUM, count)
-        return count
+    def _update(self, mean: Any, unbiased: Any, total: Any, biased: Any) -> None:
+        """Let a batch into the running statistics, or leave them alone and count that."""
+        mean, unbiased = tf.stop_gradient(mean), tf.stop_gradient(unbiased)
+        usable = is_usable(total, mean, unbiased) if self.skip_nonfinite else tf.constant(True)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = cumulative_momentum(ops.cast(self.batches_seen, mean.dtype))
+            self.batches_seen.assign_add(ops.cast(usable, self.batches_seen.dtype))
+        update_running(self.moving_mean, mean, momentum, usable)
+        if self.renorm:
+            self._update_renorm(mean, tf.stop_gradient(biased), unbiased, usable)
+        else:
+            update_running(self.moving_variance, unbiased, momentum, usable)
+        if self._skips.count is not None:
+            self._skips.count.assign_add(ops.cast(ops.logical_not(usable), "int32"))
+
+    def _update_renorm(self, mean: Any, biased: Any, unbiased: Any, usable: Any) -> None:
+        """Update what batch renormalisation keeps: deviations, which include epsilon."""
+        deviation = tf.sqrt(biased + self.epsilon)
+        update_running(self.renorm_mean, mean, self.renorm_momentum, usable)
+        update_running(self.renorm_stddev, deviation, self.renorm_momentum, usable)
+        update_running(self.moving_stddev, tf.sqrt(unbiased + self.epsilon), self.momentum, usable)
+        squared = ops.cast(self.moving_stddev, mean.dtype) ** 2 - self.epsilon
+        update_running(self.moving_variance, tf.nn.relu(squared), 0.0, usable)
+
+
+class _Skips:
+    """A counter outside the layer's weights: not saved, not in `weights`, read by a callback."""
+
+    count: Any = None
+
+
+def _refusal(argument: str, rule: str, **received: Any) -> ValueError:
+    values = ", ".join(f"{name}={value}" for name, value in received.items())
+    return ValueError(f"BatchNormalization: `{argument}` must {rule}. Received: {values}.")

@@ -7,6 +7,8 @@ m / (m - 1), with m the number of values that a channel averages over. Algorithm
 divides by m, because it describes the batch at hand; Algorithm 2 multiplies by m / (m - 1),
 because the running variance estimates the population's.
 
+A batch that would turn a statistic into NaN or Inf, or that has no values, changes nothing.
+
 Reference:
     Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 2, step 10.
 """
@@ -15,26 +17,50 @@ from typing import Any
 
 from keras import ops
 
-__all__ = ["bessel_factor", "update_running"]
+__all__ = ["bessel_factor", "cumulative_momentum", "is_usable", "update_running"]
 
 
 def bessel_factor(count: Any) -> Any:
     """Return m / (m - 1), the factor from a biased to an unbiased variance.
 
     Args:
-        count: m, the number of values per channel; a float scalar tensor, >= 0.
+        count: m, the (effective) number of values per channel; any shape, >= 0.
 
     Returns:
-        A scalar tensor of the dtype of `count`; 1 where m <= 1, for which no unbiased estimate
-        exists.
+        A tensor like `count`; 1 where m <= 1, for which no unbiased estimate exists.
 
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 2, step 10.
     """
-    return ops.where(count > 1, count / ops.maximum(count - 1, 1), 1)
+    return ops.where(count > 1, count / ops.where(count > 1, count - 1, 1), 1)
 
 
-def update_running(moving: Any, batch: Any, momentum: float) -> None:
+def cumulative_momentum(batches_seen: Any) -> Any:
+    """Return the momentum k / (k + 1) that averages all batches equally, after k of them.
+
+    Args:
+        batches_seen: k, a float scalar, >= 0.
+    """
+    return batches_seen / (batches_seen + 1.0)
+
+
+def is_usable(total: Any, *statistics: Any) -> Any:
+    """Say whether a batch may enter the running statistics.
+
+    Args:
+        total: Number of values, or sum of the weights, per channel.
+        *statistics: What the running statistics would average.
+
+    Returns:
+        A bool scalar tensor: every total is positive and every statistic finite.
+    """
+    usable = ops.all(total > 0)
+    for statistic in statistics:
+        usable = ops.logical_and(usable, ops.all(ops.isfinite(statistic)))
+    return usable
+
+
+def update_running(moving: Any, batch: Any, momentum: Any, usable: Any = True) -> None:
     """Move a running statistic towards the batch's, in place.
 
         moving <- momentum * moving + (1 - momentum) * batch
@@ -43,6 +69,7 @@ def update_running(moving: Any, batch: Any, momentum: float) -> None:
         moving: A Keras variable, shape (C,), any float dtype.
         batch: The batch's statistic, shape (C,), float32 | float64, in the units of `moving`.
         momentum: Weight of the past, in [0, 1].
+        usable: A bool scalar; where False, `moving` keeps its value to the last bit.
     """
     past = ops.cast(moving, batch.dtype)
-    moving.assign(momentum * past + (1.0 - momentum) * batch)
+    moving.assign(ops.where(usable, momentum * past + (1.0 - momentum) * batch, past))

@@ -1,0 +1,220 @@
+"""Mean and variance of a batch, exactly: weighted, masked, in ghost batches, across replicas.
+
+The portable path. With weights w (1 without mask and sample weights) and W = sum w, a channel has
+
+    mean = sum w x / W        variance = sum w (x - mean)^2 / W
+
+computed in two passes around a rounded mean, whose own rounding error is then taken out, so that a
+mean of 1e5 costs no digits of the spread. Replicas are merged by Chan's formula,
+
+    M = M_a + M_b + (mean_b - mean_a)^2 W_a W_b / (W_a + W_b),        M = W variance
+
+in one all-reduce: each replica adds its (W, sum w^2, mean, M) to a slot of its own, and all merge
+the same slots in the same order. The gradient is one all-reduce more.
+
+Reference:
+    Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance".
+    Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from keras_bn.running import bessel_factor
+
+__all__ = ["Moments", "batch_moments", "combined_weights", "in_ghost_batches", "per_channel"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The moments of a batch; shapes as the input's with size 1 on the reduced axes.
+
+    Attributes:
+        centred: x - mean, shape of x.
+        mean: In the units of x; 0 where the total weight is 0.
+        variance: Biased (divides by W), in units of x squared; 0 where the total weight is 0.
+        total: W, the sum of the weights; the number of values where there are none.
+        effective: W^2 / sum w^2, the effective number of values; W for equal weights of 1.
+    """
+
+    centred: Any
+    mean: Any
+    variance: Any
+    total: Any
+    effective: Any
+
+
+def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any) -> Any:
+    """Multiply a mask and sample weights into one tensor that broadcasts to the input.
+
+    Args:
+        x: Input, shape (N, ..., C, ...), channels at `axis`.
+        axis: The channel axis, counted from the front.
+        mask: None, or bool, shape of `x` without its last axis, as Keras passes it.
+        sample_weight: None, or numbers >= 0, shape (N,) or any longer leading part of the shape of
+            `x` without `axis`: per sample, or per position.
+
+    Returns:
+        None if there are neither, else a tensor of the rank and dtype of `x`.
+
+    Raises:
+        ValueError: If `mask` does not have one dimension less than `x`.
+        ValueError: If `sample_weight` has no dimension, or as many as `x`.
+    """
+    rank = len(x.shape)
+    weights = None
+    if mask is not None:
+        mask = tf.convert_to_tensor(mask)
+        if len(mask.shape) != rank - 1:
+            raise ValueError(
+                "BatchNormalization: `mask` must have one dimension less than the inputs. "
+                f"Received: mask.shape={mask.shape}, inputs.shape={x.shape}."
+            )
+        weights = tf.cast(mask, x.dtype)[..., tf.newaxis]
+    if sample_weight is not None:
+        sample_weight = tf.cast(sample_weight, x.dtype)
+        if not 1 <= len(sample_weight.shape) < rank:
+            raise ValueError(
+                "BatchNormalization: `sample_weight` must have the shape of the inputs without the "
+                "channel axis, or a leading part of it. "
+                f"Received: sample_weight.shape={sample_weight.shape}, inputs.shape={x.shape}."
+            )
+        if axis < len(sample_weight.shape):
+            sample_weight = tf.expand_dims(sample_weight, axis)
+        missing = rank - len(sample_weight.shape)
+        sample_weight = sample_weight[(..., *[tf.newaxis] * missing)]
+        weights = sample_weight if weights is None else weights * sample_weight
+    return weights
+
+
+def in_ghost_batches(x: Any, size: int) -> Any:
+    """Split the batch axis into groups of consecutive samples: (N, ...) -> (N / size, size, ...).
+
+    Args:
+        x: A tensor, or None, which is returned.
+        size: Samples a group.
+
+    Raises:
+        ValueError: If `size` does not divide N; tf.errors.InvalidArgumentError inside a function
+            that was traced without a known N.
+
+    Reference:
+        Hoffer, Hubara & Soudry 2017, arXiv:1705.08741.
+    """
+    if x is None:
+        return None
+    rule = (
+        "BatchNormalization: `ghost_batch_size` must divide the batch size. Received: "
+        f"ghost_batch_size={size}, batch size {x.shape[0] or 'as shown'}. Drop the last, smaller "
+        "batch, or choose another size."
+    )
+    if x.shape[0] is not None and x.shape[0] % size:
+        raise ValueError(rule)
+    sizes = tf.shape(x)
+    check = tf.debugging.Assert(sizes[0] % size == 0, [rule, sizes])
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.reshape(x, tf.concat([[sizes[0] // size, size], sizes[1:]], 0))
+
+
+def batch_moments(
+    x: Any, axes: list[int], weights: Any = None, *, synchronized: bool = False
+) -> Moments:
+    """Compute the moments of a batch over some axes.
+
+    Args:
+        x: Input, float32 | float64.
+        axes: The axes to reduce.
+        weights: None, or numbers >= 0 that broadcast to `x`. What weighs 0 may be NaN.
+        synchronized: Merge with the other replicas of a `tf.distribute` strategy, if there are any.
+
+    Returns:
+        The moments; those of all replicas together if `synchronized`.
+    """
+    if weights is None:
+        counted = x
+        sizes = tf.shape(x, out_type=tf.int64)
+        kept = tf.reduce_prod([sizes[i] for i in range(len(x.shape)) if i not in axes])
+        total = squares = tf.cast(tf.reduce_prod(sizes) // tf.maximum(kept, 1), x.dtype)
+
+        def average(values: Any) -> Any:
+            return tf.math.divide_no_nan(tf.reduce_sum(values, axes, keepdims=True), total)
+
+    else:
+        weights = tf.broadcast_to(weights, tf.shape(x))
+        counted = tf.where(weights > 0, x, tf.zeros_like(x))
+        total = tf.reduce_sum(weights, axes, keepdims=True)
+        squares = tf.reduce_sum(weights**2, axes, keepdims=True)
+
+        def average(values: Any) -> Any:
+            weighted = tf.reduce_sum(weights * values, axes, keepdims=True)
+            return tf.math.divide_no_nan(weighted, total)
+
+    pivot = tf.stop_gradient(average(counted))
+    shifted = counted - pivot
+    error = average(shifted)  # of the pivot as a mean
+    variance = average(shifted**2) - error**2
+    if synchronized and _replicas() > 1:
+        total, squares, mean, variance = _merge(total, squares, pivot + error, variance)
+        error = mean - pivot
+    return Moments(
+        centred=(x - pivot) - error,
+        mean=pivot + error,
+        variance=tf.where(variance < 0, tf.zeros_like(variance), variance),  # a NaN stays
+        total=total,
+        effective=tf.math.divide_no_nan(total**2, squares),
+    )
+
+
+def per_channel(moments: Moments, channels: int) -> tuple[Any, Any, Any, Any]:
+    """Reduce moments to one value for each channel, for the running statistics.
+
+    Args:
+        moments: Those of one batch, or of several ghost batches, the first axis.
+        channels: C.
+
+    Returns:
+        The total weight; the mean, the biased variance and the unbiased variance, which has the
+        factor n / (n - 1) with n the effective number of values: each of shape (C,), averaged over
+        the ghost batches that have any weight.
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 2, step 10: expectations over batches.
+    """
+    unbiased = moments.variance * bessel_factor(moments.effective)
+    total = tf.reshape(tf.broadcast_to(moments.total, tf.shape(moments.mean)), [-1, channels])
+    counts = tf.cast(total > 0, total.dtype)
+
+    def average(statistic: Any) -> Any:
+        summed = tf.reduce_sum(counts * tf.reshape(statistic, [-1, channels]), 0)
+        return tf.math.divide_no_nan(summed, tf.reduce_sum(counts, 0))
+
+    statistics = (moments.mean, moments.variance, unbiased)
+    mean, variance, unbiased = (average(statistic) for statistic in statistics)
+    return tf.reduce_sum(total, 0), mean, variance, unbiased
+
+
+def _replicas() -> int:
+    context = tf.distribute.get_replica_context()
+    return int(context.num_replicas_in_sync) if context is not None else 1
+
+
+def _merge(total: Any, squares: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any, Any]:
+    """Merge the moments of all replicas in one all-reduce."""
+    context = tf.distribute.get_replica_context()
+    own = tf.stack(
+        [tf.broadcast_to(part, tf.shape(mean)) for part in (total, squares, mean, variance * total)]
+    )
+    slot = tf.range(_replicas()) == context.replica_id_in_sync_group
+    slot = tf.reshape(slot, [-1, *[1] * len(own.shape)])
+    slots = tf.where(slot, own[tf.newaxis], tf.zeros_like(own)[tf.newaxis])
+    slots = context.all_reduce(tf.distribute.ReduceOp.SUM, slots)
+    totals, all_squares, means, deviations = tf.unstack(slots, axis=1)
+    total, squares = tf.reduce_sum(totals, 0), tf.reduce_sum(all_squares, 0)
+    # Means are averaged around that of the heaviest replica, the same on all, to keep their digits.
+    heaviest = tf.one_hot(tf.argmax(totals), _replicas(), axis=0, dtype=means.dtype)
+    around = tf.stop_gradient(tf.reduce_sum(heaviest * means, 0))
+    mean = around + tf.math.divide_no_nan(tf.reduce_sum(totals * (means - around), 0), total)
+    deviation = tf.reduce_sum(deviations + totals * (means - mean) ** 2, 0)
+    return total, squares, mean, tf.math.divide_no_nan(deviation, total)
