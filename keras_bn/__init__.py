@@ -9,7 +9,13 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-__all__ = ["BatchNormalization", "__version__"]
+__all__ = [
+    "BatchNormalization",
+    "ConversionReport",
+    "__version__",
+    "use_fused_batch_norm",
+    "use_keras_batch_norm",
+]
 
 __version__ = version("keras-bn")
 
@@ -22,12 +28,13 @@ _STARTED_AS_TOOL = sys.argv[:1] == ["-m"] or (
 )
 
 if TYPE_CHECKING or not _STARTED_AS_TOOL:
+    from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
     from keras_bn.layer import BatchNormalization
 else:
 
     def __getattr__(name: str) -> object:
-        if name == "BatchNormalization":
-            from keras_bn.layer import BatchNormalization
+        if name in __all__:
+            from keras_bn import convert
 
-            return BatchNormalization
+            return getattr(convert, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

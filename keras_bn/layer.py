@@ -166,7 +166,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         self.ghost_batch_size = ghost_batch_size
         self.skip_nonfinite = bool(skip_nonfinite)
         self.batches_seen: Any = None
-        self._skips = _Skips()
+        self._skips: _Skips | None = None
 
     @property
     def skipped_batches(self) -> int:
@@ -175,7 +175,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         Counted since the layer was built in this process; it is no weight and is not saved. Under
         a `tf.distribute` strategy, the first replica's count.
         """
-        return 0 if self._skips.count is None else int(self._skips.count)
+        return 0 if self._skips is None else int(self._skips.count)
 
     def build(self, input_shape: Any) -> None:
         """Create the weights for inputs of a shape.
@@ -203,7 +203,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             self.batches_seen = self.add_weight(
                 shape=(), name="batches_seen", initializer="zeros", trainable=False, autocast=False
             )
-        self._skips.count = keras.Variable(0, dtype="int32", trainable=False, name="skips")
+        self._skips = _Skips()
         # XLA is a property of the calling function, weights of the call: `call` looks at those.
         self._require_fused(self._why_never_fused() or why_not_fused(self.compute_dtype, False))
 
@@ -232,6 +232,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             ValueError: If `fused=True` and the fused kernel cannot be used.
         """
         training = bool(training) and self.trainable
+        if mask is None and sample_weight is not None:
+            # Keras passes the mask on by itself only where one argument is a tensor.
+            mask = getattr(inputs, "_keras_mask", None)
         weighted = training and (mask is not None or sample_weight is not None)
         reason = (
             "weights were given (`mask` or `sample_weight`)" if weighted else None
@@ -328,8 +331,10 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             self._update_renorm(mean, tf.stop_gradient(biased), unbiased, usable)
         else:
             update_running(self.moving_variance, unbiased, momentum, usable)
-        if self._skips.count is not None:
-            self._skips.count.assign_add(ops.cast(ops.logical_not(usable), "int32"))
+        if self._skips is None:  # Keras built this layer before it was converted
+            with tf.init_scope():
+                self._skips = _Skips()
+        self._skips.count.assign_add(ops.cast(ops.logical_not(usable), "int32"))
 
     def _update_renorm(self, mean: Any, biased: Any, unbiased: Any, usable: Any) -> None:
         """Update what batch renormalisation keeps: deviations, which include epsilon."""
@@ -342,9 +347,10 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
 
 class _Skips:
-    """A counter outside the layer's weights: not saved, not in `weights`, read by a callback."""
+    """A counter that Keras does not find, so that it is no weight of the layer and not saved."""
 
-    count: Any = None
+    def __init__(self) -> None:
+        self.count = keras.Variable(0, dtype="int32", trainable=False, name="skips")
 
 
 def _refusal(argument: str, rule: str, **received: Any) -> ValueError:

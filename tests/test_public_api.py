@@ -14,7 +14,13 @@ def imported(statement, *packages):
 
 
 def test_keras_bn_has_exactly_these_names():
-    assert keras_bn.__all__ == ["BatchNormalization", "__version__"]
+    assert keras_bn.__all__ == [
+        "BatchNormalization",
+        "ConversionReport",
+        "__version__",
+        "use_fused_batch_norm",
+        "use_keras_batch_norm",
+    ]
     assert all(hasattr(keras_bn, name) for name in keras_bn.__all__)
 
 

@@ -1,0 +1,141 @@
+"""Swap Keras's batch-norm layers for this package's, and back, in place.
+
+A layer keeps its identity: only its class changes. Weights, names, trainable flags, the optimizer
+and every reference to the layer stay, and subclassed models, nested models and wrapped layers are
+reached as well, which rebuilding a model from its config does not.
+
+It refuses, and says so, what is not exactly one of the two classes, and layers with options that
+Keras's layer does not have.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_bn.layer import BatchNormalization
+
+__all__ = ["ConversionReport", "use_fused_batch_norm", "use_keras_batch_norm"]
+
+# The options of this package's layer, at the values that a converted layer gets.
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(BatchNormalization.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes:
+        changed: Paths of the layers that have another class now.
+        unchanged: Path and reason for each batch-norm layer that was left alone.
+    """
+
+    changed: tuple[str, ...]
+    unchanged: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.changed)} batch-norm layers converted, {len(self.unchanged)} left alone"
+        ]
+        return "\n".join([*lines, *(f"  {path}: {why}" for path, why in self.unchanged.items())])
+
+
+def use_fused_batch_norm(model: keras.Model, *, bessel_correction: bool = True) -> ConversionReport:
+    """Turn every `keras.layers.BatchNormalization` of a model into this package's layer, in place.
+
+    Args:
+        model: A functional, sequential, nested or subclassed Keras model, built or not.
+        bessel_correction: As for the layer. False keeps the running variance of stock Keras.
+
+    Returns:
+        What was changed and what was not. Training, evaluation and prediction functions of the
+        model are rebuilt when they are next used; it stays compiled.
+
+    Raises:
+        TypeError: If `model` is not a Keras layer or model.
+
+    Example:
+        >>> import keras, keras_bn
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(name="a")])
+        >>> keras_bn.use_fused_batch_norm(model).changed
+        ('sequential/a',)
+    """
+
+    def why_not(layer: keras.layers.BatchNormalization) -> str | None:
+        if isinstance(layer, BatchNormalization):
+            return "it is this package's layer already"
+        if type(layer) is not keras.layers.BatchNormalization:
+            return f"its class, {type(layer).__name__}, is derived from Keras's and may override it"
+        return None
+
+    def convert(layer: Any) -> None:
+        layer.__class__ = BatchNormalization
+        for name, value in DEFAULTS.items():
+            setattr(layer, name, value)
+        layer.bessel_correction = bool(bessel_correction)
+        layer.batches_seen = layer._skips = None
+
+    return _convert(model, why_not, convert)
+
+
+def use_keras_batch_norm(model: keras.Model) -> ConversionReport:
+    """Turn every batch-norm layer of this package into Keras's own, in place.
+
+    For handing a model to code that does not have this package. Inference stays the same; further
+    training uses the biased running variance of stock Keras.
+
+    Args:
+        model: A functional, sequential, nested or subclassed Keras model, built or not.
+
+    Returns:
+        What was changed and what was not: layers with `momentum=None` or `ghost_batch_size` have
+        no counterpart.
+
+    Raises:
+        TypeError: If `model` is not a Keras layer or model.
+    """
+
+    def why_not(layer: keras.layers.BatchNormalization) -> str | None:
+        if not isinstance(layer, BatchNormalization):
+            return "it is not this package's layer"
+        if type(layer) is not BatchNormalization:
+            return f"its class, {type(layer).__name__}, is derived from ours and may override it"
+        if layer.momentum is None or layer.ghost_batch_size is not None:
+            return "Keras's layer has no `momentum=None` and no `ghost_batch_size`"
+        return None
+
+    def convert(layer: Any) -> None:
+        layer.__class__ = keras.layers.BatchNormalization
+        for name in (*DEFAULTS, "batches_seen", "_skips"):
+            delattr(layer, name)
+
+    return _convert(model, why_not, convert)
+
+
+def _convert(
+    model: keras.Model, why_not: Callable[[Any], str | None], convert: Callable[[Any], None]
+) -> ConversionReport:
+    if not isinstance(model, keras.Layer):
+        raise TypeError(
+            f"convert: `model` must be a keras.Model or layer. Received: {type(model).__name__}."
+        )
+    changed, unchanged = [], {}
+    for layer in list(model._flatten_layers()):
+        if isinstance(layer, keras.Model):  # compiled functions hold the old class's graph
+            layer.train_function = layer.test_function = layer.predict_function = None
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        path, reason = layer.path or layer.name, why_not(layer)  # no path before it is built
+        if reason is not None:
+            unchanged[path] = reason
+            continue
+        convert(layer)
+        layer._call_signature = inspect.signature(layer.call)  # Keras took it from the old class
+        changed.append(path)
+    return ConversionReport(tuple(changed), unchanged)
