@@ -7,7 +7,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0 agreed, 1 parity failed, 2 bad input.
+    """Run the command line; exits with 0 agreed, 1 parity failed, 2 bad input, 3 internal error.
 
     Args:
         arguments: The words after the program's name; None takes those of the process.

@@ -1,11 +1,13 @@
 """The command line: `keras-bn demo | export | check`.
 
 Each command checks what it can before it imports TensorFlow, which takes seconds. Exit status: 0
-agreed, 1 parity failed, 2 bad input; a mistake is one line on stderr, `--debug` adds the traceback.
+agreed, 1 parity failed (or the demo fell short), 2 bad input, 3 an error of this program. A mistake
+is one line on stderr; `--debug` adds the traceback.
 """
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -21,7 +23,8 @@ from .load import load_keras_model, load_samples, require_file, require_keras_fi
 
 __all__ = ["run"]
 
-DIFFERS, BAD_INPUT = 1, 2  # exit statuses; 0 is agreed
+# Exit statuses; 0 is agreed.
+DIFFERS, BAD_INPUT, INTERNAL, TERMINATED = 1, 2, 3, 143
 
 app = typer.Typer(
     help="Batch normalisation for Keras: export to ONNX with every batch norm folded, and proof.",
@@ -51,13 +54,36 @@ def run(arguments: Sequence[str] | None = None) -> None:
         arguments: The words after the program's name; None takes those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    terminated = []
+
+    def terminate(*_: object) -> None:  # an exception, so that files are cleaned up on the way
+        terminated.append(True)
+        sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app(words, prog_name="keras-bn")
-    except (ExportError, ParityError) as e:
+    except Exception as e:
+        if terminated:  # raised inside a library that turned it into an error of its own
+            sys.exit(TERMINATED)
         if "--debug" in words:
             traceback.print_exc()
-        print(f"keras-bn: {e}", file=sys.stderr)
-        sys.exit(DIFFERS if isinstance(e, ParityError) else BAD_INPUT)
+        if isinstance(e, ExportError | ParityError):
+            print(f"keras-bn: {e}", file=sys.stderr)
+            sys.exit(DIFFERS if isinstance(e, ParityError) else BAD_INPUT)
+        text = " ".join(f"{type(e).__name__}: {e}".split())
+        print(f"keras-bn: internal error: {text}. Please report it with --debug.", file=sys.stderr)
+        sys.exit(INTERNAL)
+
+
+def _say(text: object) -> None:
+    """Print to stdout; a reader that has gone away does not change the verdict."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as e:
+        raise ExportError(f"stdout must be writable. Received: {e.strerror}. Redirect it.") from e
 
 
 def _print_version(wanted: bool) -> None:
@@ -114,7 +140,7 @@ def export(
         )
     with _quiet_tensorflow():
         from .pipeline import export_onnx
-    print(export_onnx(load_keras_model(model), out, check=check))
+    _say(export_onnx(load_keras_model(model), out, check=check))
 
 
 @app.command()
@@ -135,7 +161,7 @@ def check(
     with _quiet_tensorflow():
         from .parity import check_parity
     report = check_parity(load_keras_model(model), onnx, inputs=arrays)
-    print(report)
+    _say(report)
     if not report.passed:
         raise typer.Exit(DIFFERS)
 
@@ -147,20 +173,34 @@ def _quiet_tensorflow() -> Iterator[None]:
     They are written to the file descriptor before any setting of TensorFlow's applies, so the
     descriptor itself is redirected for that moment. If the block raises, they are shown.
     """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ExportError(
+            "the Keras backend must be 'tensorflow'. "
+            f"Received: KERAS_BACKEND={backend!r}. Unset that variable."
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
     with tempfile.TemporaryFile() as messages:
-        before = os.dup(2)
+        try:
+            before = os.dup(2)
+        except OSError:  # stderr is closed: nobody reads it
+            yield
+            return
+        sys.stderr.flush()
         os.dup2(messages.fileno(), 2)
+        failed = True
         try:
             import tensorflow as tf
 
             tf.config.list_physical_devices()  # looks for GPUs, and says so
             yield
-        except BaseException:
-            messages.seek(0)
-            os.write(before, messages.read())
+            failed = False
+        except KeyboardInterrupt:
+            failed = False
             raise
         finally:
             os.dup2(before, 2)
             os.close(before)
+            if failed:
+                messages.seek(0)
+                os.write(2, messages.read())

@@ -17,7 +17,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
-from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from .shapes import infer_shapes
 
 __all__ = ["ExactTensor", "constant", "evaluate_constants", "exact", "is_constant", "rearranged"]
 
@@ -35,7 +37,8 @@ GROWING = frozenset({"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Res
 RENAMING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 # A value that the graph rounds to 1.0 must not become 0 because its exact value is 0.99999997.
 DISCRETE = frozenset(
-    "Ceil Equal Floor Greater GreaterOrEqual Less LessOrEqual Mod Round Sign".split()
+    """ArgMax ArgMin Ceil Equal Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Mod Round
+    Sign TopK""".split()
 )
 LARGEST_GROWN = 4096  # elements
 
@@ -53,6 +56,9 @@ class ExactTensor(ir.LazyTensor):
     def __init__(self, value: np.ndarray, dtype: ir.DataType) -> None:
         self.exact = np.asarray(value, np.float64)
         super().__init__(self._round, dtype=dtype, shape=ir.Shape(self.exact.shape))
+
+    def __repr__(self) -> str:
+        return f"ExactTensor(shape={self.exact.shape}, dtype={self.dtype})"
 
     def _round(self) -> ir.TensorProtocol:
         with np.errstate(over="ignore"):  # an overflow shows as Inf, which the fold refuses
@@ -120,7 +126,7 @@ def evaluate_constants(model: ir.Model) -> ir.Model:
         graph.remove(node, safe=True)
     RemoveUnusedNodesPass()(model)
     _rename(graph, weights)
-    ShapeInferencePass()(model)
+    infer_shapes(model)
     return model
 
 
@@ -153,7 +159,10 @@ def _evaluate(node: ir.Node) -> list[ir.TensorProtocol]:
     if node.op_type == "Cast":
         target = ir.DataType(node.attributes["to"].as_int())
         if dtype is not None and target in FLOATS:
-            return [ExactTensor(exact(values[0]), target)]
+            value = exact(values[0])
+            if target is not ir.DataType.FLOAT:  # a cast to half precision is meant to round
+                value = ExactTensor(value, target).numpy()
+            return [ExactTensor(value, target)]
         dtype = None  # a cast to float64 or to integers decides its own dtype
     rounded = node.op_type in DISCRETE or node.op_type == "Cast"
     arrays = {

@@ -52,12 +52,13 @@ def run_demo(folder: Path) -> bool:
             f"demo: --out must be a folder or a new name. Received: {str(folder)!r}: {e.strerror}. "
             "Choose another one."
         ) from e
-    with replacing(folder / "digits_test.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, image=test_images, digit=test_digits)
+    with replacing(folder / "digits_test.npz") as temporary:
+        np.savez(temporary, image=test_images, digit=test_digits)
     start = time.perf_counter()
     model = _train(train_images, train_digits, console)
     seconds["train"] = time.perf_counter() - start
-    model.save(folder / "digits_cnn.keras")
+    with replacing(folder / "digits_cnn.keras") as temporary:
+        model.save(temporary)
     report = export_onnx(model, folder / "digits_cnn.onnx", inputs=test_images)
     seconds |= report.seconds
     keras_accuracy = _accuracy(model.predict(test_images, verbose=0), test_digits)
@@ -67,7 +68,10 @@ def run_demo(folder: Path) -> bool:
     console.print(_table(model, report, folder, keras_accuracy, onnx_accuracy, seconds))
     if report.fold.refusals:
         console.print(str(report.fold), markup=False)
-    return min(keras_accuracy, onnx_accuracy) >= ACCURACY_TO_REACH and left == 0
+    reached = min(keras_accuracy, onnx_accuracy) >= ACCURACY_TO_REACH
+    if not reached:
+        console.print(f"The accuracy should have reached {ACCURACY_TO_REACH}.")
+    return reached and left == 0
 
 
 def _load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -147,7 +151,8 @@ def _table(
         table.add_row(
             f"largest error against {report.parity.reference}",
             f"{output.keras_max_error:.1e}",
-            f"{output.onnx_max_error:.1e} (allowed {output.tolerance:.1e})",
+            f"{max(output.onnx_max_error, output.optimised_max_error):.1e}"
+            f" (allowed {output.tolerance:.1e})",
         )
     sizes = [(folder / f"digits_cnn.{suffix}").stat().st_size for suffix in ("keras", "onnx")]
     table.add_row("file, bytes", *(f"{size:,}" for size in sizes))

@@ -191,7 +191,9 @@ def _affine(node: ir.Node, data: ir.Value, linear: _Linear, channels: int) -> Af
     operand = node.inputs[position]
     constant = _per_channel(exact(operand), linear, channels)  # type: ignore[arg-type]
     if constant is None:
-        raise _RefusedError(Reason.NOT_PER_CHANNEL, f"{operand} for {channels} channels")
+        raise _RefusedError(
+            Reason.NOT_PER_CHANNEL, f"{_described(operand)} for {channels} channels"
+        )
     one, zero = np.ones(channels), np.zeros(channels)
     with np.errstate(divide="ignore"):
         match node.op_type:
@@ -224,9 +226,15 @@ def _per_channel(constant: Array, linear: _Linear, channels: int) -> Array | Non
     if constant.size == 1:
         return np.full(channels, constant.item())
     from_the_back = 1 if linear.rank is None or linear.channels_last else linear.rank - 1
-    if constant.size != channels or constant.shape[-from_the_back:][:1] != (channels,):
+    if constant.ndim < from_the_back or constant.shape[-from_the_back] != channels:
+        return None
+    if constant.size != channels:
         return None
     return constant.ravel()
+
+
+def _described(value: ir.Value | None) -> str:
+    return "nothing" if value is None else f"{value.name!r} of shape {value.shape}"
 
 
 def _weight(linear: _Linear) -> ir.Value:
@@ -241,11 +249,12 @@ def _bias(linear: _Linear, channels: int) -> Array | None:
         return None
     value = linear.last.inputs[linear.bias_at]
     constant = exact(value) * linear.bias_factor  # type: ignore[arg-type]
-    if constant.size == 1:
-        return np.full(channels, constant.item())
-    if constant.size != channels or constant.shape[-1] != channels:
-        raise _RefusedError(Reason.NOT_PER_CHANNEL, f"bias of {linear.node.name}")
-    return constant.ravel()
+    shape = linear.node.outputs[0].shape
+    adds_dimensions = constant.ndim > (1 if shape is None else len(shape))
+    one_each = constant.size == 1 or (constant.size, constant.shape[-1]) == (channels, channels)
+    if adds_dimensions or not one_each:
+        raise _RefusedError(Reason.NOT_PER_CHANNEL, f"bias {_described(value)}")
+    return np.broadcast_to(constant.ravel(), channels)
 
 
 def _matmul_to_gemm(graph: ir.Graph, linear: _Linear) -> _Linear:
@@ -268,6 +277,8 @@ def _bypass(graph: ir.Graph, node: ir.Node, result: ir.Value, names: Names) -> N
     output.replace_all_uses_with(result, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     result.name = name
+    if result.type is None:
+        result.type, result.shape = output.type, output.shape
     for value in constants:
         _drop_if_unused(graph, value, names)
 

@@ -81,7 +81,7 @@ def load_samples(path: Path) -> dict[str, np.ndarray]:
             return {"": loaded}
         with loaded:
             return {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
+    except Exception as e:  # a damaged header can make NumPy raise anything, MemoryError included
         raise ExportError(
             "The samples must be an .npz or .npy file of numbers. "
             f"Received: {str(path)!r}: {' '.join(str(e).split())}. "

@@ -6,12 +6,15 @@ may miss by a little more, but not by much more:
 
     error(ONNX Runtime)  <=  MULTIPLE * error(Keras) + FLOOR * epsilon
 
-where epsilon is the spacing of the output's dtype at 1 and errors are the largest over all values,
-relative to the output's largest magnitude. Measured with ONNX Runtime's optimisations off, so that
-its own folding does not hide ours, and at their default.
+where epsilon is the spacing at 1 of the coarsest dtype that the model computes in, and errors are
+the largest over all values, relative to the output's largest magnitude. The same rule, with wider
+constants, holds for each channel by itself, so that a small channel cannot hide behind a large one.
+Measured with ONNX Runtime's optimisations off, so that its own folding does not hide ours, and at
+their default.
 
-Where no float64 copy can be made (a subclassed model inside, say), the truth is Keras in its own
-precision, e is unknown, and the allowance is `FALLBACK` epsilons; the report says so.
+Where no float64 copy can be made, or the copy is no copy (it misses Keras by more than the root of
+epsilon), the truth is Keras in its own precision, e is unknown, and the allowance is `FALLBACK`
+epsilons; the report says so.
 
 `python -m keras_bn.export.parity MODEL.keras MODEL.onnx` is `keras-bn check`.
 """
@@ -24,7 +27,7 @@ if __name__ == "__main__":  # first, so that a misspelt file name need not wait 
     main(["check", *sys.argv[1:]])
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +38,18 @@ import onnxruntime
 from .errors import ExportError
 from .load import require_file
 from .report import OutputParity, ParityReport
+from .samples import Samples, draw, split
 from .trace import input_specs, output_names
 
 __all__ = ["check_parity"]
 
-MULTIPLE = 4.0
-FLOOR = 16.0
+MULTIPLE, FLOOR = 4.0, 16.0
+CHANNEL_MULTIPLE, CHANNEL_FLOOR = 32.0, 256.0
 FALLBACK = 128.0
+# A channel is judged by itself if this many of its values reach 1/16 of its largest: a channel that
+# is active once says nothing about the size of Keras's error.
+CHANNEL_VALUES = 4
 
-DRAWN_BATCHES = (1, 2, 5)
-LARGEST_BATCH = 64
-DYNAMIC_SIZE = 32  # drawn for an unknown dimension other than the batch
-
-Samples = list[np.ndarray]
 Run = Callable[[Samples], Samples]
 
 
@@ -61,12 +63,10 @@ def check_parity(
     """Measure whether an ONNX file computes what a Keras model computes in inference.
 
     Args:
-        model: A built functional or sequential Keras model.
+        model: A built functional or sequential Keras model; its state stays as it is.
         onnx_path: The ONNX file; inputs and outputs as in `model`.
         inputs: Samples, shape (N, ...): an array for a model with one input, or a dict by input
-            name (other names are ignored). Compared in batches of 1 and at most `LARGEST_BATCH`.
-            None draws batches of 1, 2 and 5: floats normal with mean 0 and deviation 1, integers
-            and booleans 0 or 1; unknown dimensions get the size `DYNAMIC_SIZE`.
+            name (other names are ignored). None draws them; see `samples.py`.
         seed: Seed of the draws.
 
     Returns:
@@ -74,75 +74,36 @@ def check_parity(
 
     Raises:
         ExportError: If the file cannot be run, or its inputs or outputs are not the model's.
-        ExportError: If `inputs` do not fit the model.
+        ExportError: If `inputs` do not fit the model, or Keras cannot run on them.
+        ExportError: If an output of Keras has no finite value, so that there is nothing to compare.
     """
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
     specs = keras.tree.flatten(input_specs(model))
-    batches = list(_draw(specs, seed) if inputs is None else _split(inputs, specs))
+    batches = list(draw(specs, seed) if inputs is None else split(inputs, specs))
     levels = onnxruntime.GraphOptimizationLevel
-    runtimes = [
-        _session(path, level, specs) for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
-    ]
-    keras_run = _keras_runner(model)
-    try:
-        truth_run, reference = _keras_runner(_float64_copy(model)), "float64"
-    except Exception as e:  # cloning runs the code of every layer
-        truth_run, reference = keras_run, f"Keras itself; no float64 copy: {type(e).__name__}: {e}"
-    truth, own = _run(truth_run, batches), _run(keras_run, batches)
-    results = [_run(runtime, batches) for runtime in runtimes]
-    outputs = tuple(
-        _compare(name, truth[i], own[i], [result[i] for result in results], reference == "float64")
-        for i, name in enumerate(output_names(model))
+    plain, optimised = (
+        _session(path, level, specs, output_names(model))
+        for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
     )
-    return ParityReport(reference, sum(len(batch[0]) for batch in batches), outputs)
+    try:
+        own = _run(_keras_runner(model), batches)
+    except Exception as e:  # running a model runs the code of every layer
+        raise ExportError(
+            "check: Keras must be able to run the model on the samples. Received: "
+            f"{[array.shape for array in batches[0]]}: {_one_line(e)}. "
+            "Give samples of a suitable shape with `inputs` or --input."
+        ) from e
+    truth, reference = _truth(model, batches, own)
+    results = [_run(plain, batches), _run(optimised, batches)]
+    outputs = []
+    for i, name in enumerate(output_names(model)):
+        found = [result[i] for result in results]
+        outputs.append(_compare(name, truth[i], own[i], found, _epsilon(model), reference))
+    return ParityReport(reference, sum(len(batch[0]) for batch in batches), tuple(outputs))
 
 
-def _draw(specs: list[Any], seed: int) -> Iterator[Samples]:
-    generator = np.random.default_rng(seed)
-    for size in DRAWN_BATCHES:
-        batch = []
-        for spec in specs:
-            shape = [size, *(n if n is not None else DYNAMIC_SIZE for n in spec.shape[1:])]
-            if spec.dtype.is_floating:
-                values: np.ndarray = generator.normal(size=shape)
-            else:
-                values = generator.integers(0, 2, size=shape)
-            batch.append(values.astype(spec.dtype.as_numpy_dtype))
-        yield batch
-
-
-def _split(inputs: np.ndarray | dict[str, np.ndarray], specs: list[Any]) -> Iterator[Samples]:
-    """Check samples against the model's inputs and cut them into batches, the first of size 1."""
-    by_name = inputs if isinstance(inputs, dict) else {specs[0].name: inputs}
-    if len(specs) == 1 and list(by_name) == [""]:
-        by_name = {specs[0].name: by_name[""]}
-    samples: Samples = []
-    for spec in specs:
-        if spec.name not in by_name:
-            raise ExportError(
-                f"check: the samples must have an array for each of the inputs "
-                f"{[s.name for s in specs]}. Received: arrays {sorted(by_name)}."
-            )
-        array = np.asarray(by_name[spec.name])
-        fits = (
-            array.dtype.kind in "fiub"
-            and array.ndim > 0
-            and spec.shape.is_compatible_with(array.shape)
-        )
-        if not fits or len(array) == 0 or (samples and len(array) != len(samples[0])):
-            raise ExportError(
-                f"check: the samples of input {spec.name!r} must be numbers of shape {spec.shape}, "
-                f"at least one, and as many as those of the other inputs. "
-                f"Received: {array.dtype} of shape {array.shape}."
-            )
-        samples.append(array.astype(spec.dtype.as_numpy_dtype))
-    yield [array[:1] for array in samples]
-    for start in range(1, len(samples[0]), LARGEST_BATCH):
-        yield [array[start : start + LARGEST_BATCH] for array in samples]
-
-
-def _session(path: Path, level: Any, specs: list[Any]) -> Run:
+def _session(path: Path, level: Any, specs: list[Any], outputs: list[str]) -> Run:
     """Open a file in ONNX Runtime, on the CPU in one thread, for inputs in the model's order."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
@@ -153,81 +114,161 @@ def _session(path: Path, level: Any, specs: list[Any]) -> Run:
     except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
         raise ExportError(
             "check: MODEL.onnx must be a file that ONNX Runtime loads. "
-            f"Received: {str(path)!r}: {' '.join(str(e).split())[:300]}"
+            f"Received: {str(path)!r}: {_one_line(e)}"
         ) from e
-    names = [i.name for i in session.get_inputs()]
-    wanted = [spec.name for spec in specs]
-    if sorted(names) != sorted(wanted):
-        raise ExportError(
-            f"check: the inputs of MODEL.onnx must be those of the Keras model, {wanted}. "
-            f"Received: {names}. Is it an export of another model?"
-        )
+    inputs = [spec.name for spec in specs]
+    for what, wanted, found in (
+        ("inputs", inputs, [value.name for value in session.get_inputs()]),
+        ("outputs", outputs, [value.name for value in session.get_outputs()]),
+    ):
+        if sorted(found) != sorted(wanted):
+            raise ExportError(
+                f"check: the {what} of MODEL.onnx must be those of the Keras model, {wanted}. "
+                f"Received: {found}. Is it an export of another model?"
+            )
 
     def run(batch: Samples) -> Samples:
         try:
-            return list(session.run(None, dict(zip(wanted, batch, strict=True))))
+            return list(session.run(outputs, dict(zip(inputs, batch, strict=True))))
         except Exception as e:
             raise ExportError(
                 "check: MODEL.onnx must accept the inputs of the Keras model. "
-                f"Received: {' '.join(str(e).split())[:300]}"
+                f"Received: {_one_line(e)}"
             ) from e
 
     return run
 
 
 def _keras_runner(model: keras.Model) -> Run:
+    """Return a function that runs a model in inference and leaves its state alone."""
     structure = input_specs(model)
 
     def run(batch: Samples) -> Samples:
-        outputs = model(keras.tree.pack_sequence_as(structure, batch), training=False)
+        with keras.StatelessScope():
+            outputs = model(keras.tree.pack_sequence_as(structure, batch), training=False)
         return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
 
     return run
+
+
+def _truth(model: keras.Model, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
+    """Return the outputs in float64 and "float64", or Keras's own outputs and why they must do."""
+    try:
+        truth = _run(_keras_runner(_float64_copy(model)), batches)
+    except Exception as e:  # copying and running a model runs the code of every layer
+        return own, f"Keras itself; no float64 copy: {_one_line(e)}"
+    limit = np.sqrt(_epsilon(model))
+    for wide, narrow in zip(truth, own, strict=True):
+        if not np.array_equal(np.isfinite(wide), np.isfinite(narrow)):
+            return own, "Keras itself; it is not finite where the float64 copy is"
+        error, _ = _errors(wide, narrow, _scale(wide))
+        if not error <= limit:
+            return own, f"Keras itself; the float64 copy differs by {error:.1e}"
+    return truth, "float64"
 
 
 def _float64_copy(model: keras.Model) -> keras.Model:
     """Rebuild a functional or sequential model with every layer in float64, same weights."""
 
     def in_float64(layer: Any) -> Any:
-        config = layer.get_config()
-        if isinstance(layer, keras.Layer):
-            config["dtype"] = "float64"
-        return layer.__class__.from_config(config)
+        copy = layer.__class__.from_config(_in_float64(layer.get_config()))
+        if isinstance(copy, keras.Layer):
+            for part in copy._flatten_layers():  # made by a constructor, so in no config
+                part.dtype_policy = keras.DTypePolicy("float64")
+        return copy
 
     copy = keras.models.clone_model(model, clone_function=in_float64, recursive=True)
     copy.set_weights(model.get_weights())
+    for layer in copy._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it keeps its statistics outside the weights, too
+    narrow = [v.path for v in copy.variables if v.dtype in ("float16", "bfloat16", "float32")]
+    if narrow:
+        raise TypeError(f"{narrow[0]} stays in its own precision")
     return copy
 
 
+def _in_float64(config: Any) -> Any:
+    """Replace the dtype in a config and in the configs inside it, such as a wrapped layer's."""
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float64(part) for part in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: "float64" if key == "dtype" and value is not None else _in_float64(value)
+        for key, value in config.items()
+    }
+
+
+def _epsilon(model: keras.Model) -> float:
+    """Return the spacing at 1 of the coarsest dtype that a model computes in."""
+    dtypes = {layer.compute_dtype for layer in model._flatten_layers()} | {"float32"}
+    coarse = [d for d in dtypes if d and keras.backend.is_float_dtype(d) and d != "bfloat16"]
+    return max(float(np.finfo(dtype).eps) for dtype in coarse)
+
+
 def _run(run: Run, batches: list[Samples]) -> Samples:
-    """Run every batch and join the results of each output."""
+    """Run every batch and join the results of each output, at least of rank 1."""
     columns = zip(*(run(batch) for batch in batches), strict=True)
-    return [np.concatenate([part.reshape(len(part), -1) for part in column]) for column in columns]
+    joined = []
+    for column in columns:
+        parts = [np.atleast_1d(part) for part in column]
+        if len({part.shape[1:] for part in parts}) > 1:  # unknown dimensions that follow the batch
+            parts = [part.reshape(-1) for part in parts]
+        joined.append(np.concatenate(parts))
+    return joined
 
 
 def _compare(
-    name: str, truth: np.ndarray, own: np.ndarray, results: Samples, truth_is_float64: bool
+    name: str, truth: np.ndarray, own: np.ndarray, found: Samples, epsilon: float, reference: str
 ) -> OutputParity:
+    if truth.size == 0 or not np.isfinite(truth).any():
+        raise ExportError(
+            f"check: output {name!r} of the Keras model must have finite values to compare. "
+            f"Received: {truth.size} values, none finite. Give other samples, or mend the model."
+        )
+    scale = _scale(truth)
+    keras_error, _ = _errors(truth, own, scale)
+    (plain, rms), (optimised, _) = (_errors(truth, result, scale) for result in found)
+    fallback = reference != "float64"
+    allowed = FALLBACK * epsilon if fallback else MULTIPLE * keras_error + FLOOR * epsilon
+    channel = None
+    if not fallback and plain <= allowed and optimised <= allowed:
+        channel = _worst_channel(truth, own, found, epsilon)
+    return OutputParity(name, scale, plain, optimised, rms, keras_error, allowed, channel)
+
+
+def _worst_channel(
+    truth: np.ndarray, own: np.ndarray, found: Samples, epsilon: float
+) -> int | None:
+    """Return a channel, along the last axis, that is beyond its own allowance; None if all hold."""
+    if truth.ndim < 2:
+        return None
+    truth, own, *found = (array.reshape(-1, truth.shape[-1]) for array in (truth, own, *found))
     finite = np.isfinite(truth)
-    scale = float(np.abs(truth[finite]).max(initial=0.0)) or 1.0
-    epsilon = float(np.finfo(own.dtype).eps) if own.dtype.kind == "f" else 0.0
-    keras_error, _ = _errors(truth, own, finite, scale)
-    errors = [_errors(truth, result, finite, scale) for result in results]
-    allowed = MULTIPLE * keras_error + FLOOR * epsilon if truth_is_float64 else FALLBACK * epsilon
-    return OutputParity(
-        name=name,
-        scale=scale,
-        onnx_max_error=max(largest for largest, _ in errors),
-        onnx_rms_error=max(rms for _, rms in errors),
-        keras_max_error=keras_error,
-        tolerance=allowed,
-    )
+    magnitude = np.abs(np.where(finite, truth, 0.0))
+    scale = magnitude.max(0)
+
+    def errors(result: np.ndarray) -> np.ndarray:
+        difference = np.abs(
+            np.where(finite, result, 0.0).astype(np.float64) - np.where(finite, truth, 0.0)
+        )
+        return np.asarray(difference.max(0) / np.where(scale > 0, scale, 1.0))
+
+    judged = (magnitude >= scale / 16).sum(0) >= CHANNEL_VALUES
+    allowed = CHANNEL_MULTIPLE * errors(own) + CHANNEL_FLOOR * epsilon
+    beyond = np.any([errors(result) > allowed for result in found], axis=0) & judged & (scale > 0)
+    return int(beyond.argmax()) if beyond.any() else None
 
 
-def _errors(
-    truth: np.ndarray, result: np.ndarray, finite: np.ndarray, scale: float
-) -> tuple[float, float]:
+def _scale(truth: np.ndarray) -> float:
+    """Return the largest finite magnitude, 1 if that is 0."""
+    return float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0)) or 1.0
+
+
+def _errors(truth: np.ndarray, result: np.ndarray, scale: float) -> tuple[float, float]:
     """Return the largest and the RMS error relative to `scale`; Inf and NaN must be the same."""
+    finite = np.isfinite(truth)
     if result.shape != truth.shape or not np.array_equal(
         truth[~finite].astype(np.float64), result[~finite].astype(np.float64), equal_nan=True
     ):
@@ -236,3 +277,7 @@ def _errors(
     if not np.isfinite(error).all():
         return float("inf"), float("inf")
     return float(error.max(initial=0.0)), float(np.sqrt(np.mean(error**2))) if error.size else 0.0
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

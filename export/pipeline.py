@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from .constants import evaluate_constants
-from .errors import ParityError
+from .errors import ExportError, ParityError
 from .fold import fold_batch_norms
 from .layout import cancel_transposes
 from .parity import check_parity
@@ -76,7 +76,10 @@ def export_onnx(
         size = timed("save", write, graph, temporary)
         parity = None
         if check:
-            parity = timed("parity", check_parity, model, temporary, inputs=inputs)
+            try:
+                parity = timed("parity", check_parity, model, temporary, inputs=inputs)
+            except ExportError as e:
+                raise ExportError(str(e).replace(str(temporary), str(target))) from e
             if not parity.passed:
                 found = str(parity).replace("\n", "; ")
                 raise ParityError(

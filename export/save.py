@@ -25,35 +25,41 @@ def replacing(target: Path) -> Iterator[Path]:
     """Give a temporary path that takes the target's place once the block ends well.
 
     Args:
-        target: The file to create or replace.
+        target: The file to create or replace; a link is followed.
 
     Yields:
-        A path in the same folder, to be written. If the block raises, it is removed and the
-        target stays untouched.
+        A path in the same folder and with the same suffix, to be written. If the block raises, it
+        is removed and the target stays untouched.
 
     Raises:
-        ExportError: If the target cannot be written.
+        ExportError: If the target cannot be written, or is something else than a file.
     """
-    if target.is_dir():
+    final = Path(os.path.realpath(target))
+    if final.is_dir():
         raise _unwritable(target, "it is a folder")
-    try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".part", dir=target.parent
-        )
+    if final.exists() and not final.is_file():
+        raise _unwritable(target, "it is a device, pipe or socket")
+    with _translated(target):
+        handle, name = tempfile.mkstemp(".keras-bn" + final.suffix, ".", final.parent)
         os.close(handle)
-    except OSError as e:
-        raise _unwritable(target, e.strerror or str(e)) from e
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except OSError as e:
-        raise _unwritable(target, e.strerror or str(e)) from e
+        with _translated(target):
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _translated(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise _unwritable(target, e.strerror or str(e)) from e
 
 
 def write(model: ir.Model, path: Path) -> int:
@@ -87,7 +93,8 @@ def write(model: ir.Model, path: Path) -> int:
             f"Received: a graph for which onnx.checker says: {str(e).strip().splitlines()[0]} "
             "Please report this with the model's architecture."
         ) from e
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    with _translated(path):
+        path.write_bytes(proto.SerializeToString(deterministic=True))
     return path.stat().st_size
 
 

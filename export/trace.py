@@ -9,22 +9,19 @@ This is the only file that imports tf2onnx. It refuses a model whose inputs are 
 operator that tf2onnx cannot convert.
 """
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import onnx
 import onnx_ir as ir
 import tensorflow as tf
-from onnx_ir.passes.common import ShapeInferencePass
 from tf2onnx.tfonnx import process_tf_graph
 
 from keras_bn import __version__
 
 from .errors import ExportError
 from .naming import Names
+from .shapes import captured_logs, infer_shapes
 
 __all__ = ["OPSET", "input_specs", "output_names", "trace"]
 
@@ -99,22 +96,27 @@ def trace(model: keras.Model) -> ir.Model:
             outputs: list[Any] = keras.tree.flatten(model(inputs, training=False))
             return outputs
 
-    function = tf.function(infer, autograph=False).get_concrete_function(
-        specs, [tf.TensorSpec(v.shape, v.dtype) for v in variables]
-    )
+    try:
+        function = tf.function(infer, autograph=False).get_concrete_function(
+            specs, [tf.TensorSpec(v.shape, v.dtype) for v in variables]
+        )
+    except Exception as e:  # tracing runs the code of every layer
+        raise _not_convertible(model, f"TensorFlow cannot trace it: {type(e).__name__}: {e}") from e
+    if any(t.dtype == tf.bfloat16 for op in function.graph.get_operations() for t in op.outputs):
+        raise _not_convertible(model, "it computes in bfloat16, which tf2onnx turns into float16")
     graph = ir.from_proto(_convert(function, model)).graph
     model_inputs = [spec.name for spec in keras.tree.flatten(specs)]
     _attach(graph, function, variables, len(model_inputs))
     _name(graph.inputs, model_inputs, function.inputs)
     _name(graph.outputs, output_names(model), function.outputs)
     traced = ir.Model(graph, ir_version=10, producer_name="keras-bn", producer_version=__version__)
-    ShapeInferencePass()(traced)
+    infer_shapes(traced)
     return traced
 
 
 def _convert(function: Any, model: keras.Model) -> Any:
     """Run tf2onnx on a weightless graph; its warnings become the text of an error, if any."""
-    with tf.Graph().as_default() as graph, _captured_logs("tf2onnx") as messages:
+    with tf.Graph().as_default() as graph, captured_logs() as messages:
         tf.import_graph_def(function.graph.as_graph_def(add_shapes=True), name="")
         try:
             proto = process_tf_graph(
@@ -138,6 +140,7 @@ def _is_onnx(node: Any) -> bool:
 
 
 def _not_convertible(model: keras.Model, found: str) -> ExportError:
+    found = " ".join(found.split())[:500].rstrip(".")
     return ExportError(
         "export: every TensorFlow operator of the model must have an ONNX equivalent in tf2onnx. "
         f"Received: model {model.name!r}: {found}. Replace that layer, or compute it outside."
@@ -172,20 +175,3 @@ def _name(values: Any, names: list[str], tensors: list[Any]) -> None:
             size if size is not None else "batch" if axis == 0 else f"{name}_dim{axis}"
             for axis, size in enumerate(tensor.shape)
         )
-
-
-@contextlib.contextmanager
-def _captured_logs(name: str) -> Iterator[list[str]]:
-    """Collect a logger's errors instead of printing them."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger(name)
-    before = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = before

@@ -22,9 +22,10 @@ __version__ = version("keras-bn")
 # Python imports this package before the command line's own module. TensorFlow takes seconds to
 # import, and `keras-bn --help` or a misspelt file name should not wait for it: in a process that
 # was started as the tool, the layer is imported on first use. `sys.argv[0]` is "-m" only while
-# `python -m keras_bn...` looks its module up.
-_STARTED_AS_TOOL = sys.argv[:1] == ["-m"] or (
-    os.path.splitext(os.path.basename((sys.argv or [""])[0]))[0] == "keras-bn"
+# `python -m MODULE` looks its module up; another package's module may import this one meanwhile.
+_PROGRAM = os.path.basename((sys.argv or [""])[0])
+_STARTED_AS_TOOL = _PROGRAM in ("keras-bn", "keras-bn.exe") or (
+    _PROGRAM == "-m" and any(word.split(".")[0] == "keras_bn" for word in sys.orig_argv[1:4])
 )
 
 if TYPE_CHECKING or not _STARTED_AS_TOOL:

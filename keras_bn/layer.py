@@ -79,6 +79,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     Raises:
         ValueError: If `momentum` is neither None nor in [0, 1].
         ValueError: If `epsilon` is not finite and positive.
+        TypeError: If `bessel_correction` or `skip_nonfinite` is no bool, or `fused` neither a bool
+            nor None.
         ValueError: If `ghost_batch_size` is not a positive integer.
         ValueError: If `ghost_batch_size` is combined with `renorm` or `synchronized`.
         ValueError: If `momentum=None` is combined with `renorm`.
@@ -161,10 +163,18 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
                 )
         if momentum is None and renorm:
             raise _refusal("momentum", "be a number where `renorm` is True", momentum=momentum)
-        self.bessel_correction = bool(bessel_correction)
+        for name, value in (
+            ("bessel_correction", bessel_correction),
+            ("skip_nonfinite", skip_nonfinite),
+            ("fused", fused),
+        ):
+            if not isinstance(value, bool) and not (name == "fused" and value is None):
+                rule = "be None, True or False" if name == "fused" else "be True or False"
+                raise TypeError(str(_refusal(name, rule, **{name: repr(value)})))
+        self.bessel_correction = bessel_correction
         self.fused = fused
         self.ghost_batch_size = ghost_batch_size
-        self.skip_nonfinite = bool(skip_nonfinite)
+        self.skip_nonfinite = skip_nonfinite
         self.batches_seen: Any = None
         self._skips: _Skips | None = None
 
@@ -244,14 +254,14 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         if training:
             self._require_fused(reason)
             if reason is None:
-                return self._train_fused(inputs)
+                return ops.cast(self._train_fused(inputs), self.compute_dtype)
             return self._train_portable(inputs, mask, sample_weight)
         # Other ranks need a reshape around the kernel, which hides a batch norm from the export.
         kernel = self.fused is not False and why_not_fused(dtype, training=False) is None
         if kernel and len(inputs.shape) == 4 and self.axis % 4 in (1, 3):
-            return fused_inference(
-                inputs, *self._affine(), *self._running(), self.epsilon, self.axis
-            )
+            statistics = (*self._affine(), *self._running())
+            outputs = fused_inference(inputs, *statistics, self.epsilon, self.axis)
+            return ops.cast(outputs, self.compute_dtype)
         return super().call(inputs, training=False)
 
     def get_config(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -189,6 +190,32 @@ def test_samples_of_wrong_shape_are_one_line(files):
         "check", files / "model.keras", files / "model.onnx", "--input", files / "samples.npz"
     )
     assert_one_line(done, "shape (2, 5, 5, 3)")
+
+
+def test_other_backend_is_one_line(files):
+    done = tool("export", files / "model.keras", files / "new.onnx", KERAS_BACKEND="jax")
+    assert_one_line(done, "KERAS_BACKEND='jax'")
+
+
+def test_reader_that_goes_away_does_not_change_the_verdict(files):
+    words = f"{TOOL} check {files / 'model.keras'} {files / 'model.onnx'}"
+    done = subprocess.run(
+        ["bash", "-c", f"{words} | true; exit ${{PIPESTATUS[0]}}"],  # noqa: S607
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_terminated_export_leaves_no_file_behind(files):
+    command = [TOOL, "export", files / "model.keras", files / "model.onnx"]
+    before = (files / "model.onnx").read_bytes(), sorted(files.iterdir())
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(files.iterdir())) == len(before[1]):
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert ((files / "model.onnx").read_bytes(), sorted(files.iterdir())) == before
 
 
 def test_debug_adds_the_traceback(tmp_path):

@@ -43,15 +43,16 @@ def test_chain_on_weights_rounds_once(rng):
     )
 
 
-def test_cast_between_floats_stays_exact_until_written():
+def test_cast_to_half_precision_rounds_and_back_does_not():
     value = np.array([1.0 / 3.0], np.float32)
-    text = """g (float[1] x, float[1] w) => (float16[1] y) {
-        h = Cast<to = 10>(w) xh = Cast<to = 10>(x) y = Add(xh, h)
+    text = """g (float[1] x, float[1] w) => (float[1] y, float16[1] z) {
+        h = Cast<to = 10>(w) f = Cast<to = 1>(h) y = Add(x, f) xh = Cast<to = 10>(x) z = Add(xh, h)
     }"""
-    h = evaluate_constants(graph(text, w=value)).graph.initializers["w"]
-    assert h.const_value.dtype == ir.DataType.FLOAT16
-    assert h.const_value.numpy().dtype == np.float16
-    assert exact(h) == np.float64(value[0])
+    constants = evaluate_constants(graph(text, w=value)).graph.initializers
+    half, full = constants["w"], constants["f"]
+    assert half.const_value.numpy().dtype == np.float16
+    assert full.const_value.dtype == ir.DataType.FLOAT
+    assert exact(full) == exact(half) == np.float64(np.float16(value[0]))
 
 
 def test_cast_to_float64_is_float64():

@@ -8,6 +8,7 @@ import pytest
 from graphs import graph
 
 from keras_bn.export import Reason, fold_batch_norms
+from keras_bn.export.constants import evaluate_constants
 
 W, V = "float[4,3,3,3] w", "float[4] g, float[4] b, float[4] m, float[4] v"
 X, Y = "float[2,3,8,8] x", "float[2,4,6,6] y"
@@ -124,7 +125,9 @@ def test_matmul_output_with_another_reader_before_its_bias():
     assert_refused(model, Reason.OUTPUT_USED_ELSEWHERE)
 
 
-@pytest.mark.parametrize("sizes", [(6,), (6, 6), (2, 1, 1, 1), (2, 4, 6, 6), (1, 1, 4, 1, 1)])
+@pytest.mark.parametrize(
+    "sizes", [(6,), (6, 6), (6, 1), (2, 1, 1, 1), (2, 4, 6, 6), (1, 1, 4, 1, 1)]
+)
 def test_constant_that_is_not_per_channel(sizes):
     declared = ",".join(map(str, sizes))
     out = "float[1,2,4,6,6] y" if len(sizes) == 5 else Y
@@ -134,6 +137,43 @@ def test_constant_that_is_not_per_channel(sizes):
         k=np.ones(sizes, np.float32),
     )
     assert_refused(model, Reason.NOT_PER_CHANNEL)
+
+
+@pytest.mark.parametrize("sizes", [(4,), (4, 1)])
+def test_constant_along_width_or_height_of_the_size_of_the_channels(sizes):
+    declared = ",".join(map(str, sizes))
+    model = graph(
+        f"a (float[2,3,6,6] x, {W}, float[{declared}] k) => (float[2,4,4,4] y)"
+        "{ c = Conv(x, w) y = Mul(c, k) }",
+        **weights("w"),
+        k=np.ones(sizes, np.float32),
+    )
+    assert_refused(model, Reason.NOT_PER_CHANNEL, "'k' of shape")
+
+
+@pytest.mark.parametrize("bias", ["float[1,1,4] r", "float[1,1,1] r"])
+def test_bias_that_adds_a_dimension(bias):
+    model = graph(
+        f"a (float[2,3] x, float[3,4] d, {bias}, float[4] k) => (float[1,2,4] y)"
+        "{ c = MatMul(x, d) e = Add(c, r) y = Mul(e, k) }",
+        **weights("d"),
+        r=np.ones((1, 1, 4 if "4" in bias else 1), np.float32),
+        k=np.ones(4, np.float32),
+    )
+    _, report = fold_batch_norms(model)
+    assert report.folds == ()
+    assert [r.reason for r in report.refusals] == [Reason.NOT_PER_CHANNEL] * 2
+
+
+def test_computed_constant_is_described(rng):
+    model = graph(
+        f"a (float[2,3,8,8] x, {W}, float[6] k) => (float[2,4,6,6] y)"
+        "{ c = Conv(x, w) n = Neg(k) y = Mul(c, n) }",
+        **weights("w"),
+        k=np.ones(6, np.float32),
+    )
+    _, report = fold_batch_norms(evaluate_constants(model))
+    assert "'n' of shape [6]" in report.refusals[0].detail
 
 
 def test_one_output_channel_that_the_constant_expands():

@@ -260,6 +260,18 @@ def test_impossible_argument_is_refused(arguments, received):
         BatchNormalization(**arguments)
 
 
+@pytest.mark.parametrize("argument", ["fused", "bessel_correction", "skip_nonfinite"])
+def test_word_for_a_bool_is_refused(argument):
+    with pytest.raises(TypeError, match=re.escape(f"Received: {argument}='no'")):
+        BatchNormalization(**{argument: "no"})
+
+
+def test_output_has_the_compute_dtype_without_autocast():
+    layer = BatchNormalization(autocast=False)
+    assert layer(tf.ones((2, 4, 4, 3), "float16"), training=True).dtype == "float32"
+    assert layer(tf.ones((2, 4, 4, 3), "float16")).dtype == "float32"
+
+
 def test_axis_out_of_range_is_refused():
     with pytest.raises(
         ValueError, match=re.escape("Received: axis=7, input_shape=(None, 4, 4, 3)")

@@ -9,7 +9,7 @@ from graphs import graph
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, check_parity, export_onnx
-from keras_bn.export.parity import DRAWN_BATCHES
+from keras_bn.export.samples import DRAWN_BATCHES
 
 
 @pytest.fixture
@@ -79,20 +79,138 @@ def test_output_that_is_not_finite_is_found(small_model, exported, value):
     assert report.outputs[0].onnx_max_error == np.inf
 
 
-def test_truth_that_is_not_finite_must_be_matched(small_model, tmp_path):
+def test_model_without_a_finite_output_is_refused(small_model, tmp_path):
     small_model.get_layer("dense_bn").beta.assign(np.full(5, np.nan))
-    report = export_onnx(small_model, tmp_path / "model.onnx", check=True)
-    assert report.parity.passed
+    with pytest.raises(ExportError, match="40 values, none finite"):
+        export_onnx(small_model, tmp_path / "model.onnx")
 
 
-def test_output_of_another_shape_is_found(small_model, exported):
-    proto = onnx.load(exported)
-    proto.graph.node.append(onnx.helper.make_node("Identity", ["image"], ["twice"]))
-    proto.graph.output[0].CopyFrom(
-        onnx.helper.make_tensor_value_info("twice", onnx.TensorProto.FLOAT, None)
-    )
-    onnx.save(proto, exported)
-    assert not check_parity(small_model, exported).passed
+def test_overflow_of_keras_does_not_excuse_another_file(tmp_path):
+    """Keras overflows where float64 does not: the allowance must not become infinite."""
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, keras.layers.Dense(2, use_bias=False, name="dense")(x))
+    model.layers[1].kernel.assign([[3e38, 1.0], [3e38, 1.0]])
+    path = tmp_path / "model.onnx"
+    samples = np.ones((4, 2), np.float32)
+    report = export_onnx(model, path, inputs=samples).parity
+    assert report.passed
+    assert "not finite" in report.reference
+    edit(path, "dense/kernel", lambda array: array * np.array([1.0, 1.01], array.dtype))
+    assert not check_parity(model, path, inputs=samples).passed
+
+
+def test_small_channel_does_not_hide_behind_a_large_one(tmp_path, rng):
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, keras.layers.Dense(2, name="dense")(x))
+    model.layers[1].kernel.assign(rng.normal(size=(3, 2)) * [1e6, 1.0])
+    path = tmp_path / "model.onnx"
+    assert export_onnx(model, path).parity.passed
+    edit(path, "dense/kernel", lambda array: array * np.array([1.0, -1.0], array.dtype))
+    report = check_parity(model, path)
+    assert report.outputs[0].bad_channel == 1
+    assert not report.passed
+    assert "channel 1 is wrong" in str(report)
+
+
+def rename_outputs(path, names):
+    proto = onnx.load(path)
+    for value, name in zip(proto.graph.output, names, strict=True):
+        proto.graph.node.append(onnx.helper.make_node("Identity", [value.name], [name]))
+        value.name = name
+    onnx.save(proto, path)
+
+
+def test_file_with_other_outputs_is_refused(small_model, exported):
+    rename_outputs(exported, ["something_else"])
+    with pytest.raises(ExportError, match=re.escape("Received: ['something_else']")):
+        check_parity(small_model, exported)
+
+
+def test_adapted_normalization_is_part_of_the_truth(tmp_path, rng):
+    normalization = keras.layers.Normalization(name="standardise")
+    normalization.adapt(rng.normal(50.0, 9.0, (100, 3)))
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, keras.layers.Dense(4, name="dense")(normalization(x)))
+    path = tmp_path / "model.onnx"
+    report = export_onnx(model, path).parity
+    assert report.reference == "float64"
+    assert report.outputs[0].tolerance < 1e-4
+    edit(path, "dense/kernel", np.zeros_like)
+    assert not check_parity(model, path).passed
+
+
+def test_copy_that_computes_something_else_is_not_the_truth(tmp_path):
+    @keras.saving.register_keras_serializable("test")
+    class Forgetful(keras.layers.Layer):
+        def __init__(self, factor=1.0, **kwargs):
+            super().__init__(**kwargs)
+            self.factor = factor
+
+        def call(self, x):
+            return x * self.factor
+
+        def get_config(self):
+            return {"name": self.name, "trainable": True, "dtype": "float32"}
+
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, Forgetful(5.0)(x))
+    report = export_onnx(model, tmp_path / "model.onnx").parity
+    assert report.passed
+    assert "the float64 copy differs by 4.0e+00" in report.reference
+    assert report.outputs[0].tolerance < 1e-4
+
+
+def test_layers_inside_layers_are_part_of_the_truth(tmp_path, rng):
+    x = keras.Input((2, 6, 6, 3), name="x")
+    y = keras.layers.TimeDistributed(keras.layers.Conv2D(4, 3))(x)
+    report = export_onnx(keras.Model(x, y), tmp_path / "model.onnx").parity
+    assert report.reference == "float64"
+    assert report.outputs[0].keras_max_error > 0.0
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_fixed_batch_size_is_respected(tmp_path, rng, size):
+    x = keras.Input(batch_shape=(size, 8), name="x")
+    model = keras.Model(x, keras.layers.Dense(3)(x))
+    path = tmp_path / "model.onnx"
+    assert export_onnx(model, path).parity.samples == 3 * size
+    assert check_parity(model, path, inputs=rng.normal(size=(6, 8))).samples in (6, 8)
+
+
+def test_scalar_output_is_compared(tmp_path):
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, keras.ops.mean(keras.layers.Dense(3)(x)))
+    assert export_onnx(model, tmp_path / "model.onnx").parity.passed
+
+
+def test_parity_leaves_the_state_of_the_model_alone(tmp_path):
+    class Counting(keras.layers.Layer):
+        def build(self, shape):
+            self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.calls.assign_add(1.0)
+            return x * 2.0
+
+    x = keras.Input((3,), name="x")
+    layer = Counting()
+    model = keras.Model(x, layer(x))
+    before = float(layer.calls)
+    export_onnx(model, tmp_path / "model.onnx")
+    assert float(layer.calls) == before
+
+
+def test_model_that_cannot_run_on_drawn_samples_says_so(tmp_path):
+    x = keras.Input((None, None, 3), name="x")
+    model = keras.Model(x, keras.layers.Conv2D(2, 40)(x))
+    with pytest.raises(ExportError, match="Give samples of a suitable shape"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e300])
+def test_samples_that_are_not_finite_are_refused(small_model, exported, value):
+    with pytest.raises(ExportError, match="Received: 216 values that are not"):
+        check_parity(small_model, exported, inputs=np.full((2, 6, 6, 3), value))
 
 
 def test_given_samples_are_compared(small_model, exported, rng):
@@ -120,7 +238,7 @@ def test_inputs_of_different_length_are_refused(tmp_path):
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     model = keras.Model([a, b], keras.layers.Add()([a, b]))
     export_onnx(model, tmp_path / "model.onnx")
-    with pytest.raises(ExportError, match="as many as those of the other inputs"):
+    with pytest.raises(ExportError, match=re.escape("Received: [2, 3] for ['a', 'b']")):
         check_parity(
             model, tmp_path / "model.onnx", inputs={"a": np.zeros((2, 3)), "b": np.zeros((3, 3))}
         )

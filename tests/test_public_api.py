@@ -63,6 +63,17 @@ def test_command_line_starts_without_tensorflow():
     assert imported(f"{statement}; keras_bn.BatchNormalization", "keras_bn.layer")
 
 
+def test_layer_is_registered_where_another_package_is_run_as_a_module(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("import keras_bn")
+    (tmp_path / "package" / "main.py").write_text(
+        "import keras\nprint(keras.saving.get_registered_object('keras_bn>BatchNormalization'))"
+    )
+    command = [sys.executable, "-m", "package.main"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "BatchNormalization" in done.stdout
+
+
 def test_missing_extra_is_named():
     code = (
         "import sys; sys.modules['onnx_ir'] = None\n"

@@ -6,8 +6,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import keras
 import pytest
 from test_cli import tool
+
+import keras_bn
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,7 +21,7 @@ def blocks(language):
 
 
 def test_example_is_short_and_prints_what_the_readme_says(tmp_path):
-    (example,), (output,) = blocks("python"), blocks("text")
+    example, (output,) = blocks("python")[0], blocks("text")
     code = [line for line in example.splitlines() if line and not line.startswith("#")]
     assert len(code) <= 12
     done = subprocess.run(
@@ -26,6 +29,11 @@ def test_example_is_short_and_prints_what_the_readme_says(tmp_path):
     )
     assert done.stdout == output
     assert (tmp_path / "model.onnx").exists()
+
+
+def test_conversion_runs():
+    namespace = {"keras_bn": keras_bn, "model": keras.Sequential([keras.layers.Dense(2)])}
+    exec(blocks("python")[1], namespace)  # noqa: S102
 
 
 def test_commands_exist():
@@ -42,6 +50,6 @@ def test_extras_exist():
     assert set(re.findall(r"keras-bn\[(\w+)\]", README)) <= set(extras)
 
 
-@pytest.mark.parametrize("path", re.findall(r"`([\w/]+(?:\.py|/))`", README))
+@pytest.mark.parametrize("path", re.findall(r"[`(]([\w/]+(?:\.py|\.md|/))[`)]", README))
 def test_paths_exist(path):
     assert any((ROOT / folder / path).exists() for folder in ("", "keras_bn", "export", "tests"))

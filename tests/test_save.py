@@ -1,3 +1,4 @@
+import os
 import re
 import signal
 import subprocess
@@ -101,6 +102,38 @@ def test_missing_folder_is_refused(tmp_path):
     target = tmp_path / "no" / "model.onnx"
     with pytest.raises(ExportError, match=re.escape(str(target))), replacing(target):
         pass
+
+
+def test_error_of_the_block_is_not_blamed_on_the_target(tmp_path):
+    def fail():
+        with replacing(tmp_path / "file"):
+            raise FileNotFoundError("something else")
+
+    with pytest.raises(FileNotFoundError, match="something else"):
+        fail()
+
+
+def test_link_is_followed(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_text("old")
+    link.symlink_to(real)
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+
+
+def test_pipe_as_target_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ExportError, match="device, pipe or socket"), replacing(tmp_path / "pipe"):
+        pass
+
+
+def test_long_name_is_possible(tmp_path):
+    target = tmp_path / ("a" * 250 + ".onnx")
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
 
 
 def test_folder_as_target_is_refused(tmp_path):

@@ -1,8 +1,10 @@
+import logging
 import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from graphs import operators, run_onnxruntime
 from tolerances import assert_close
 
@@ -106,6 +108,37 @@ def test_operator_without_an_onnx_equivalent_is_named():
     model = keras.Model(x, Cholesky()(x), name="linear_algebra")
     with pytest.raises(ExportError, match=r"Received: model 'linear_algebra'.*Cholesky"):
         trace(model)
+
+
+def test_layer_that_tensorflow_cannot_trace_is_one_error():
+    class Broken(keras.layers.Layer):
+        def compute_output_shape(self, shape):
+            return shape
+
+        def call(self, x):
+            if tf.compat.v1.get_default_graph().name != "scratch_graph" and not isinstance(
+                x, keras.KerasTensor
+            ):
+                raise KeyError("two\nlines")
+            return x
+
+    x = keras.Input((3,))
+    model = keras.Model(x, Broken()(x), name="broken")
+    with pytest.raises(ExportError, match="Received: model 'broken': TensorFlow cannot trace it"):
+        trace(model)
+
+
+def test_bfloat16_is_refused():
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(2, dtype="mixed_bfloat16")(x))
+    with pytest.raises(ExportError, match="it computes in bfloat16"):
+        trace(model)
+
+
+def test_conversion_leaves_no_log_handler_behind(small_model):
+    before = list(logging.getLogger().handlers)
+    trace(small_model)
+    assert logging.getLogger().handlers == before
 
 
 def test_layer_in_a_nested_model_keeps_its_path(rng):
