@@ -1,6 +1,7 @@
 """Run a synchronised layer on several replicas, in a process of its own.
 
     python replicas.py OUT.npz DEVICES SIZES [mask]     MirroredStrategy, DEVICES logical CPUs
+    python replicas.py OUT.npz DEVICES SIZES fit        the same through `model.fit`
     python replicas.py OUT.npz worker SIZES [mask]      one worker, as TF_CONFIG says
 
 SIZES are the samples for each replica, such as 3,5 or 6,0. The data are those of `data(SIZES)`.
@@ -12,6 +13,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -54,6 +56,28 @@ def collectives(function):
     return sum(op.type.startswith("CollectiveReduce") for g in graphs for op in g.get_operations())
 
 
+def fit(sizes):
+    """Train a small model with `model.fit`; return its weights and predictions."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Conv2D(3, 3, padding="same", use_bias=False),
+            BatchNormalization(synchronized=True, momentum=0.5),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    x, *_ = data(sizes)
+    x = (x - MEAN) / 10.0
+    y = x.mean((1, 2, 3))[:, np.newaxis]
+    model.fit(x, y, batch_size=len(x), epochs=3, shuffle=False, verbose=0)
+    weights = {f"weight{i}": weight for i, weight in enumerate(model.get_weights())}
+    return {**weights, "prediction": model.predict(x, verbose=0)}
+
+
 def main(out, devices, sizes, *options):
     sizes = [int(size) for size in sizes.split(",")]
     if devices == "worker":
@@ -67,6 +91,10 @@ def main(out, devices, sizes, *options):
         cpus = [tf.config.LogicalDeviceConfiguration()] * int(devices)
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(int(devices))])
+    if "fit" in options:
+        with strategy.scope():
+            np.savez(out, **fit(sizes))
+        return
     with strategy.scope():
         layer = BatchNormalization(synchronized=True, momentum=0.5)
         layer.build((None, *SHAPE))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from replicas import SHAPE, data, step
+from replicas import SHAPE, data, fit, step
 from tolerances import FLOAT32, assert_close
 
 from keras_bn import BatchNormalization
@@ -27,6 +28,20 @@ def start(out, devices, sizes, *options, **environment):
         text=True,
         env={**os.environ, **environment},
     )
+
+
+def tasks(workers):
+    """Return the TF_CONFIG of each worker of a cluster on this machine."""
+    ports = []
+    for _ in range(workers):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            ports.append(free.getsockname()[1])
+    cluster = {"worker": [f"localhost:{port}" for port in ports]}
+    return [
+        json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
+        for i in range(workers)
+    ]
 
 
 def finish(process, out):
@@ -76,26 +91,27 @@ def test_mirrored_replicas_equal_one_device(tmp_path, sizes, options):
     assert_same(found, len(sizes), sizes, bool(options))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(4, 4), (2, 2, 2, 2)])
+def test_fit_on_mirrored_replicas_equals_one_device(tmp_path, sizes):
+    out = tmp_path / "out.npz"
+    process = start(out, len(sizes), sizes, "fit")
+    try:
+        found = finish(process, out)
+    finally:
+        process.kill()
+    for name, expected in fit(sizes).items():
+        assert_close(found[name], expected, FLOAT32)
+
+
 @pytest.mark.parametrize("sizes", [(4, 4), (3, 5), (6, 0)])
 @pytest.mark.parametrize("options", [(), ("mask",)], ids=["plain", "mask and weights"])
 @pytest.mark.slow
 def test_two_workers_equal_one_device_with_one_collective_each_way(tmp_path, sizes, options):
-    ports = []
-    for _ in sizes:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            ports.append(free.getsockname()[1])
-    cluster = {"worker": [f"localhost:{port}" for port in ports]}
     outs = [tmp_path / f"out{i}.npz" for i in range(len(sizes))]
     processes = [
-        start(
-            out,
-            "worker",
-            sizes,
-            *options,
-            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}),
-        )
-        for i, out in enumerate(outs)
+        start(out, "worker", sizes, *options, TF_CONFIG=task)
+        for out, task in zip(outs, tasks(len(sizes)), strict=True)
     ]
     try:
         results = [finish(process, out) for process, out in zip(processes, outs, strict=True)]
@@ -106,6 +122,31 @@ def test_two_workers_equal_one_device_with_one_collective_each_way(tmp_path, siz
     assert [int(result["collectives"]) for result in results] == [2, 2]  # forward, backward
     found = {f"{k[:-1]}{i}": v for i, r in enumerate(results) for k, v in r.items() if k[-1] == "0"}
     assert_same(found, len(sizes), sizes, bool(options))
+
+
+@pytest.mark.slow
+def test_documented_loop_trains_on_two_workers():
+    text = (Path(__file__).parents[1] / "docs" / "replicas.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TF_CONFIG": task},
+        )
+        for task in tasks(2)
+    ]
+    try:
+        lines = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert lines[0] == lines[1]
+    first, last = re.fullmatch(r"loss (\S+) -> (\S+)\n", lines[0]).groups()
+    assert float(last) < 0.5 * float(first)
 
 
 def test_without_a_strategy_it_is_the_portable_layer(rng):
