@@ -20,8 +20,10 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PACKAGES)
 
-bench: $(VENV)/.demo
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.export
 
 clean:
@@ -39,6 +41,10 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test

@@ -1,30 +1,31 @@
-"""Time two functions in turn, A B A B ..., so that a busy machine slows both alike."""
+"""Time functions in turn, in a new order each turn, so that a busy machine slows all alike.
 
-import statistics
+A fixed order would always let the same function run on a cache that another has just filled.
+"""
+
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-__all__ = ["compare"]
+import numpy as np
+
+__all__ = ["alternate"]
 
 
-def compare(
-    ours: Callable[[], object], peer: Callable[[], object], runs: int
-) -> tuple[float, float, float]:
-    """Return the median seconds of both and the median of the ratios peer / ours, pair by pair.
+def alternate(functions: Sequence[Callable[[], object]], runs: int, warm_up: int = 1) -> np.ndarray:
+    """Return seconds, shape (runs, len(functions)); each row is one turn of all functions.
+
+    Quote medians over the rows, and medians of ratios within a row.
 
     Args:
-        ours: What this package does; the first call is not counted.
-        peer: What the peer does; likewise.
-        runs: Number of counted pairs.
+        functions: What to time.
+        runs: Number of counted turns.
+        warm_up: Number of turns before those, not counted.
     """
-    pairs = []
-    for run in range(runs + 1):
-        seconds = []
-        for function in (ours, peer):
+    order = np.random.default_rng(0)
+    seconds = np.zeros((warm_up + runs, len(functions)))
+    for turn in seconds:
+        for i in order.permutation(len(functions)):
             start = time.perf_counter()
-            function()
-            seconds.append(time.perf_counter() - start)
-        if run:
-            pairs.append(seconds)
-    ratio = statistics.median(b / a for a, b in pairs)
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+            functions[i]()
+            turn[i] = time.perf_counter() - start
+    return seconds[warm_up:]

@@ -27,7 +27,7 @@ __all__ = ["fused_inference", "fused_training", "why_not_fused"]
 
 FUSED_DTYPES = ("float16", "bfloat16", "float32")
 LARGEST_RATIO = 100.0  # of mean to deviation, beyond which the input is centred first
-SAMPLES = 64  # values a channel that decide on it, about
+SAMPLES = 16  # values a channel that decide on it, about
 
 
 def why_not_fused(dtype: str, training: bool) -> str | None:
@@ -50,7 +50,13 @@ def why_not_fused(dtype: str, training: bool) -> str | None:
 
 
 def fused_training(
-    x: Any, gamma: Any, beta: Any, epsilon: float, axis: int = -1
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    epsilon: float,
+    axis: int = -1,
+    moving: tuple[Any, Any] | None = None,
+    momentum: float = 0.0,
 ) -> tuple[Any, Any, Any]:
     """Normalise a batch with its own statistics.
 
@@ -64,30 +70,34 @@ def fused_training(
         beta: Shape (C,), float32.
         epsilon: Added to the variance, in units of x squared; finite, > 0.
         axis: The channel axis.
+        moving: The running mean and variance, shape (C,), float32; None stands for zeros.
+        momentum: Weight of `moving` in what is returned, in [0, 1].
 
     Returns:
-        `y`, shape and dtype of `x`; the batch mean, shape (C,), float32; the batch variance times
-        m / (m - 1), shape (C,), float32 (for m = 1 the factor is 1). Both are NaN for m = 0.
+        `y`, shape and dtype of `x`; momentum * moving mean + (1 - momentum) * mean; the same of
+        the variance, with the batch's multiplied by m / (m - 1) (by 1 for m = 1). Both of shape
+        (C,), float32, and NaN for m = 0.
 
     Reference:
-        Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1; the returned variance is that of
-        Algorithm 2, step 10.
+        Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1 and Algorithm 2, step 10.
     """
+    x = tf.convert_to_tensor(x)
     view_of_x, layout = _kernel_view(x, axis)
     view, centre = _recentre(view_of_x, layout, epsilon)
-    # With an averaging factor of 1 the kernel hands out the batch's own statistics.
+    moving_mean, moving_variance = moving or (tf.zeros_like(gamma), tf.zeros_like(gamma))
+    weight = 1.0 - momentum
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=view,
         scale=gamma,
         offset=beta,
-        mean=tf.zeros_like(gamma),
-        variance=tf.zeros_like(gamma),
+        mean=moving_mean,
+        variance=moving_variance,
         epsilon=epsilon,
-        exponential_avg_factor=1.0,
+        exponential_avg_factor=weight,
         data_format=layout,
         is_training=True,
     )
-    mean = tf.ensure_shape(mean + centre, gamma.shape)
+    mean = tf.ensure_shape(mean + weight * centre, gamma.shape)
     return _undo_view(y, view_of_x, x), mean, tf.ensure_shape(variance, gamma.shape)
 
 
@@ -113,6 +123,7 @@ def fused_inference(
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 2, step 11.
     """
+    x = tf.convert_to_tensor(x)
     view, layout = _kernel_view(x, axis)
     y = tf.raw_ops.FusedBatchNormV3(
         x=view,
@@ -151,32 +162,37 @@ def _recentre(view: Any, layout: str, epsilon: float) -> tuple[Any, Any]:
     Returns:
         The view, shifted or untouched; what was subtracted, shape (C,), float32.
     """
-    centre = tf.stop_gradient(_centre(view, layout, epsilon))
+    sample, axes = _sample(view, layout)
+    sample = tf.stop_gradient(tf.cast(sample, tf.float32))
+    mean, square = tf.reduce_mean(sample, axes), tf.reduce_mean(sample * sample, axes)
+    # |mean| > RATIO * deviation, with deviation^2 = E[x^2] - mean^2 + epsilon; False for NaN.
+    large = mean * mean * (1.0 + LARGEST_RATIO**-2) > square + epsilon
     shape = [1, -1, 1, 1] if layout == "NCHW" else [-1]
 
+    def shifted(view: Any) -> tuple[Any, Any]:
+        # Rounded as it is subtracted, so that adding it to the batch mean is exact.
+        centre = tf.where(large, tf.cast(mean, view.dtype), tf.zeros([], view.dtype))
+        return view - tf.reshape(centre, shape), tf.cast(centre, tf.float32)
+
     def shift(view: Any) -> Any:
-        shifted = tf.cond(
-            tf.reduce_any(centre != 0.0),
-            lambda: view - tf.reshape(tf.cast(centre, view.dtype), shape),
-            lambda: view,
+        result = tf.cond(
+            tf.reduce_any(large), lambda: shifted(view), lambda: (view, tf.zeros_like(mean))
         )
-        return shifted, lambda upstream: upstream  # shifting by a constant has the gradient 1
+        return result, lambda upstream, _: upstream  # shifting by a constant has the gradient 1
 
-    return tf.custom_gradient(shift)(view), centre
+    return tf.custom_gradient(shift)(view)  # type: ignore[no-any-return]
 
 
-def _centre(view: Any, layout: str, epsilon: float) -> Any:
-    """Return the mean of a sample for the channels that need it, 0 for the others."""
-    if layout == "NHWC":
-        rows = tf.reshape(view, [-1, view.shape[3]])
-        sample, axes = rows[:: tf.maximum(tf.shape(rows)[0] // SAMPLES, 1)], [0]
-    else:
+def _sample(view: Any, layout: str) -> tuple[Any, list[int]]:
+    """Return about `SAMPLES` values of each channel, spread over the batch, and their axes."""
+    if layout == "NCHW":
         step = tf.maximum(tf.size(view) // view.shape[1] // SAMPLES, 1)
-        sample, axes = view[:, :, ::step, 0], [0, 2]
-    mean, variance = tf.nn.moments(tf.cast(sample, tf.float32), axes)
-    large = tf.abs(mean) > LARGEST_RATIO * tf.sqrt(variance + epsilon)  # False for NaN
-    # Rounded as it will be subtracted, so that adding it to the batch mean is exact.
-    return tf.where(large, tf.cast(tf.cast(mean, view.dtype), tf.float32), 0.0)
+        return view[:, :, ::step, 0], [0, 2]
+    rows = tf.reshape(view, [-1, view.shape[3]])
+    count = view.shape[:3].num_elements()  # known where the shape is, or counted at run time
+    count = tf.shape(rows)[0] if count is None else count
+    chosen = tf.range(tf.minimum(count, SAMPLES)) * tf.maximum(count // SAMPLES, 1)
+    return tf.gather(rows, chosen), [0]
 
 
 def _is_compiled_by_xla() -> bool:

@@ -13,7 +13,13 @@ from keras import ops
 
 from keras_bn.fused import fused_inference, fused_training, why_not_fused
 from keras_bn.moments import batch_moments, combined_weights, in_ghost_batches, per_channel
-from keras_bn.running import bessel_factor, cumulative_momentum, is_usable, update_running
+from keras_bn.running import (
+    bessel_factor,
+    cumulative_momentum,
+    is_usable,
+    replace_running,
+    update_running,
+)
 
 __all__ = ["BatchNormalization"]
 
@@ -295,12 +301,19 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         return ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32")
 
     def _train_fused(self, inputs: Any) -> Any:
-        outputs, mean, unbiased = fused_training(inputs, *self._affine(), self.epsilon, self.axis)
-        channels = self.moving_mean.shape[0]
-        count = tf.cast(tf.size(inputs, out_type=tf.int64) // channels, tf.float32)
-        if not self.bessel_correction:  # the kernel's variance already has the factor
-            unbiased = unbiased / bessel_factor(count)
-        self._update(mean, unbiased, count, biased=None)
+        if self.momentum is not None and self.bessel_correction:  # the kernel averages by itself
+            outputs, mean, variance = fused_training(
+                inputs, *self._affine(), self.epsilon, self.axis, self._running(), self.momentum
+            )
+            usable = self._count_if_unusable(None, mean, variance)
+            replace_running(self.moving_mean, mean, usable)
+            replace_running(self.moving_variance, variance, usable)
+            return outputs
+        outputs, mean, variance = fused_training(inputs, *self._affine(), self.epsilon, self.axis)
+        count = tf.cast(tf.size(inputs, tf.int64) // self.moving_mean.shape[0], tf.float32)
+        if not self.bessel_correction:  # the kernel's variance has the factor
+            variance = variance / bessel_factor(count)
+        self._update(mean, variance, count, biased=None)
         return outputs
 
     def _train_portable(self, inputs: Any, mask: Any, sample_weight: Any) -> Any:
@@ -331,7 +344,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     def _update(self, mean: Any, unbiased: Any, total: Any, biased: Any) -> None:
         """Let a batch into the running statistics, or leave them alone and count that."""
         mean, unbiased = tf.stop_gradient(mean), tf.stop_gradient(unbiased)
-        usable = is_usable(total, mean, unbiased) if self.skip_nonfinite else tf.constant(True)
+        usable = self._count_if_unusable(total, mean, unbiased)
         momentum = self.momentum
         if momentum is None:
             momentum = cumulative_momentum(ops.cast(self.batches_seen, mean.dtype))
@@ -341,10 +354,17 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             self._update_renorm(mean, tf.stop_gradient(biased), unbiased, usable)
         else:
             update_running(self.moving_variance, unbiased, momentum, usable)
+
+    def _count_if_unusable(self, total: Any, mean: Any, variance: Any) -> Any:
+        """Return whether a batch may enter the running statistics; if not, count it."""
+        if not self.skip_nonfinite:
+            return True
+        usable = is_usable(total, mean, variance)
         if self._skips is None:  # Keras built this layer before it was converted
             with tf.init_scope():
                 self._skips = _Skips()
         self._skips.count.assign_add(ops.cast(ops.logical_not(usable), "int32"))
+        return usable
 
     def _update_renorm(self, mean: Any, biased: Any, unbiased: Any, usable: Any) -> None:
         """Update what batch renormalisation keeps: deviations, which include epsilon."""
@@ -353,7 +373,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         update_running(self.renorm_stddev, deviation, self.renorm_momentum, usable)
         update_running(self.moving_stddev, tf.sqrt(unbiased + self.epsilon), self.momentum, usable)
         squared = ops.cast(self.moving_stddev, mean.dtype) ** 2 - self.epsilon
-        update_running(self.moving_variance, tf.nn.relu(squared), 0.0, usable)
+        replace_running(self.moving_variance, tf.nn.relu(squared), usable)
 
 
 class _Skips:

@@ -17,7 +17,7 @@ from typing import Any
 
 from keras import ops
 
-__all__ = ["bessel_factor", "cumulative_momentum", "is_usable", "update_running"]
+__all__ = ["bessel_factor", "cumulative_momentum", "is_usable", "replace_running", "update_running"]
 
 
 def bessel_factor(count: Any) -> Any:
@@ -44,20 +44,20 @@ def cumulative_momentum(batches_seen: Any) -> Any:
     return batches_seen / (batches_seen + 1.0)
 
 
-def is_usable(total: Any, *statistics: Any) -> Any:
+def is_usable(total: Any, mean: Any, variance: Any) -> Any:
     """Say whether a batch may enter the running statistics.
 
     Args:
-        total: Number of values, or sum of the weights, per channel.
-        *statistics: What the running statistics would average.
+        total: Number of values, or sum of the weights, per channel; None where a batch without
+            values has statistics that are NaN anyway.
+        mean: What the running mean would average, or become; shape (C,).
+        variance: Likewise.
 
     Returns:
         A bool scalar tensor: every total is positive and every statistic finite.
     """
-    usable = ops.all(total > 0)
-    for statistic in statistics:
-        usable = ops.logical_and(usable, ops.all(ops.isfinite(statistic)))
-    return usable
+    usable = ops.all(ops.isfinite(mean + variance))
+    return usable if total is None else ops.logical_and(usable, ops.all(total > 0))
 
 
 def update_running(moving: Any, batch: Any, momentum: Any, usable: Any = True) -> None:
@@ -72,4 +72,17 @@ def update_running(moving: Any, batch: Any, momentum: Any, usable: Any = True) -
         usable: A bool scalar; where False, `moving` keeps its value to the last bit.
     """
     past = ops.cast(moving, batch.dtype)
-    moving.assign(ops.where(usable, momentum * past + (1.0 - momentum) * batch, past))
+    replace_running(moving, momentum * past + (1.0 - momentum) * batch, usable)
+
+
+def replace_running(moving: Any, value: Any, usable: Any = True) -> None:
+    """Give a running statistic a new value, in place.
+
+    Args:
+        moving: A Keras variable, shape (C,), any float dtype.
+        value: Shape (C,), float32 | float64.
+        usable: A bool scalar; where False, `moving` keeps its value to the last bit.
+    """
+    if usable is not True:
+        value = ops.where(usable, value, ops.cast(moving, value.dtype))
+    moving.assign(value)
