@@ -4,13 +4,13 @@ Arguments, weights, config keys and masks are those of `keras.layers.BatchNormal
 this layer subclasses: weight files, freezing code and `isinstance` checks keep working.
 """
 
-import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_bn.arguments import check_options, check_shape
 from keras_bn.fused import fused_inference, fused_training, why_not_fused
 from keras_bn.moments import batch_moments, combined_weights, in_ghost_batches, per_channel
 from keras_bn.running import (
@@ -150,37 +150,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             **kwargs,
         )
         self.momentum: float | None = None if momentum is None else float(momentum)
-        if self.momentum is not None and not 0.0 <= self.momentum <= 1.0:  # also False for NaN
-            raise _refusal("momentum", "be None or in [0, 1]", momentum=self.momentum)
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0.0):
-            raise _refusal("epsilon", "be finite and > 0", epsilon=self.epsilon)
-        if ghost_batch_size is not None:
-            if not isinstance(ghost_batch_size, int) or ghost_batch_size < 1:
-                raise _refusal(
-                    "ghost_batch_size", "be None or an int >= 1", ghost_batch_size=ghost_batch_size
-                )
-            if renorm or synchronized:
-                raise _refusal(
-                    "ghost_batch_size",
-                    "be None where `renorm` or `synchronized` is True",
-                    ghost_batch_size=ghost_batch_size,
-                    renorm=renorm,
-                    synchronized=synchronized,
-                )
-        if momentum is None and renorm:
-            raise _refusal("momentum", "be a number where `renorm` is True", momentum=momentum)
-        for name, value in (
-            ("bessel_correction", bessel_correction),
-            ("skip_nonfinite", skip_nonfinite),
-            ("fused", fused),
-        ):
-            if not isinstance(value, bool) and not (name == "fused" and value is None):
-                rule = "be None, True or False" if name == "fused" else "be True or False"
-                raise TypeError(str(_refusal(name, rule, **{name: repr(value)})))
         self.bessel_correction = bessel_correction
         self.fused = fused
         self.ghost_batch_size = ghost_batch_size
         self.skip_nonfinite = skip_nonfinite
+        check_options(self)
         self.batches_seen: Any = None
         self._skips: _Skips | None = None
 
@@ -204,16 +178,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             ValueError: If `ghost_batch_size` is given and `axis` is the batch axis.
             ValueError: If `fused=True` and the fused kernel cannot be used.
         """
-        shape, rank = tuple(input_shape), len(input_shape)
-        if not -rank <= self.axis < rank:
-            rule = f"be in [{-rank}, {rank - 1}] for inputs of rank {rank}"
-            raise _refusal("axis", rule, axis=self.axis, input_shape=shape)
-        if shape[self.axis] is None:
-            rule = "be a dimension of known size; give the model an Input with its channels"
-            raise _refusal("axis", rule, axis=self.axis, input_shape=shape)
-        if self.ghost_batch_size is not None and self.axis % rank == 0:
-            rule = "be None where `axis` is the batch axis"
-            raise _refusal("ghost_batch_size", rule, ghost_batch_size=self.ghost_batch_size)
+        check_shape(self, input_shape)
         super().build(input_shape)
         if self.momentum is None:
             self.batches_seen = self.add_weight(
@@ -381,8 +346,3 @@ class _Skips:
 
     def __init__(self) -> None:
         self.count = keras.Variable(0, dtype="int32", trainable=False, name="skips")
-
-
-def _refusal(argument: str, rule: str, **received: Any) -> ValueError:
-    values = ", ".join(f"{name}={value}" for name, value in received.items())
-    return ValueError(f"BatchNormalization: `{argument}` must {rule}. Received: {values}.")
