@@ -60,20 +60,28 @@ def run(arguments: Sequence[str] | None = None) -> None:
         terminated.append(True)
         sys.exit(TERMINATED)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, terminate)
     try:
         app(words, prog_name="keras-bn")
     except Exception as e:
         if terminated:  # raised inside a library that turned it into an error of its own
             sys.exit(TERMINATED)
-        if "--debug" in words:
+        if "--debug" in words and sys.stderr is not None:
             traceback.print_exc()
         if isinstance(e, ExportError | ParityError):
-            print(f"keras-bn: {e}", file=sys.stderr)
+            _complain(str(e))
             sys.exit(DIFFERS if isinstance(e, ParityError) else BAD_INPUT)
         text = " ".join(f"{type(e).__name__}: {e}".split())
-        print(f"keras-bn: internal error: {text}. Please report it with --debug.", file=sys.stderr)
+        _complain(f"internal error: {text}. Please report it with --debug.")
         sys.exit(INTERNAL)
+
+
+def _complain(text: str) -> None:
+    """Print one line to stderr, if it can be written."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"keras-bn: {text}", file=sys.stderr, flush=True)
 
 
 def _say(text: object) -> None:
@@ -134,7 +142,10 @@ def export(
     """
     del debug
     require_keras_file(model)
-    if out.exists() and out.samefile(model):
+    same = False
+    with contextlib.suppress(OSError):  # `replacing` says what is wrong with the target
+        same = out.samefile(model)
+    if same:
         raise ExportError(
             f"OUT.onnx must be another file than MODEL.keras. Received: {str(out)!r} for both."
         )
@@ -186,7 +197,8 @@ def _quiet_tensorflow() -> Iterator[None]:
         except OSError:  # stderr is closed: nobody reads it
             yield
             return
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
         os.dup2(messages.fileno(), 2)
         failed = True
         try:
@@ -195,7 +207,7 @@ def _quiet_tensorflow() -> Iterator[None]:
             tf.config.list_physical_devices()  # looks for GPUs, and says so
             yield
             failed = False
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             failed = False
             raise
         finally:

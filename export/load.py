@@ -21,8 +21,14 @@ __all__ = ["load_keras_model", "load_samples", "require_file", "require_keras_fi
 
 def require_file(path: Path, what: str) -> None:
     """Raise `ExportError` unless `path` is a readable file; `what` says what it should hold."""
-    if path.is_file() and os.access(path, os.R_OK):
-        return
+    try:
+        if path.is_file() and os.access(path, os.R_OK):
+            return
+    except OSError as e:
+        raise ExportError(
+            f"{what} must be a readable file. Received: {str(path)!r}: {e.strerror}. "
+            "Check the path."
+        ) from e
     why = (
         "it is a folder"
         if path.is_dir()

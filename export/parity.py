@@ -45,6 +45,7 @@ __all__ = ["check_parity"]
 
 MULTIPLE, FLOOR = 4.0, 16.0
 CHANNEL_MULTIPLE, CHANNEL_FLOOR = 32.0, 256.0
+CHANNEL_ABSOLUTE = 2.0  # of the whole output's scale: ONNX Runtime's Sigmoid has an absolute error
 FALLBACK = 128.0
 # A channel is judged by itself if this many of its values reach 1/16 of its largest: a channel that
 # is active once says nothing about the size of Keras's error.
@@ -256,7 +257,8 @@ def _worst_channel(
         return np.asarray(difference.max(0) / np.where(scale > 0, scale, 1.0))
 
     judged = (magnitude >= scale / 16).sum(0) >= CHANNEL_VALUES
-    allowed = CHANNEL_MULTIPLE * errors(own) + CHANNEL_FLOOR * epsilon
+    absolute = CHANNEL_ABSOLUTE * scale.max() / np.where(scale > 0, scale, 1.0)
+    allowed = CHANNEL_MULTIPLE * errors(own) + (CHANNEL_FLOOR + absolute) * epsilon
     beyond = np.any([errors(result) > allowed for result in found], axis=0) & judged & (scale > 0)
     return int(beyond.argmax()) if beyond.any() else None
 

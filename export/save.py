@@ -34,9 +34,13 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         ExportError: If the target cannot be written, or is something else than a file.
     """
-    final = Path(os.path.realpath(target))
-    if final.is_dir():
+    with _translated(target):
+        final = Path(os.path.realpath(target))
+        is_folder = final.is_dir()
+    if is_folder:
         raise _unwritable(target, "it is a folder")
+    if final.is_symlink():
+        raise _unwritable(target, "it is a link that leads to itself")
     if final.exists() and not final.is_file():
         raise _unwritable(target, "it is a device, pipe or socket")
     with _translated(target):

@@ -4,8 +4,8 @@ A layer keeps its identity: only its class changes. Weights, names, trainable fl
 and every reference to the layer stay, and subclassed models, nested models and wrapped layers are
 reached as well, which rebuilding a model from its config does not.
 
-It refuses, and says so, what is not exactly one of the two classes, and layers with options that
-Keras's layer does not have.
+It refuses, and says so, what is not exactly one of the two classes, layers that are not built yet,
+and layers with options that Keras's layer does not have.
 """
 
 import inspect
@@ -25,6 +25,9 @@ DEFAULTS = {
     for name, parameter in inspect.signature(BatchNormalization.__init__).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
 }
+
+# Keras ties the `build` of the original class to an instance when it makes it.
+NOT_BUILT = "it is not built yet; call the model on data first"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def use_fused_batch_norm(model: keras.Model, *, bessel_correction: bool = True) 
     """Turn every `keras.layers.BatchNormalization` of a model into this package's layer, in place.
 
     Args:
-        model: A functional, sequential, nested or subclassed Keras model, built or not.
+        model: A functional, sequential, nested or subclassed Keras model. Layers that are not
+            built yet stay as they are; call a model without an Input on data first.
         bessel_correction: As for the layer. False keeps the running variance of stock Keras.
 
     Returns:
@@ -72,14 +76,15 @@ def use_fused_batch_norm(model: keras.Model, *, bessel_correction: bool = True) 
             return "it is this package's layer already"
         if type(layer) is not keras.layers.BatchNormalization:
             return f"its class, {type(layer).__name__}, is derived from Keras's and may override it"
-        return None
+        return None if layer.built else NOT_BUILT
 
     def convert(layer: Any) -> None:
         layer.__class__ = BatchNormalization
         for name, value in DEFAULTS.items():
             setattr(layer, name, value)
         layer.bessel_correction = bool(bessel_correction)
-        layer.batches_seen = layer._skips = None
+        layer.batches_seen = None
+        layer.start_counting_skips()
 
     return _convert(model, why_not, convert)
 
@@ -91,7 +96,8 @@ def use_keras_batch_norm(model: keras.Model) -> ConversionReport:
     training uses the biased running variance of stock Keras.
 
     Args:
-        model: A functional, sequential, nested or subclassed Keras model, built or not.
+        model: A functional, sequential, nested or subclassed Keras model. Layers that are not
+            built yet stay as they are; call a model without an Input on data first.
 
     Returns:
         What was changed and what was not: layers with `momentum=None` or `ghost_batch_size` have
@@ -108,7 +114,7 @@ def use_keras_batch_norm(model: keras.Model) -> ConversionReport:
             return f"its class, {type(layer).__name__}, is derived from ours and may override it"
         if layer.momentum is None or layer.ghost_batch_size is not None:
             return "Keras's layer has no `momentum=None` and no `ghost_batch_size`"
-        return None
+        return None if layer.built else NOT_BUILT
 
     def convert(layer: Any) -> None:
         layer.__class__ = keras.layers.BatchNormalization

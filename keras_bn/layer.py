@@ -156,7 +156,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         self.skip_nonfinite = skip_nonfinite
         check_options(self)
         self.batches_seen: Any = None
-        self._skips: _Skips | None = None
+        self._skips: Any = None
 
     @property
     def skipped_batches(self) -> int:
@@ -165,7 +165,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         Counted since the layer was built in this process; it is no weight and is not saved. Under
         a `tf.distribute` strategy, the first replica's count.
         """
-        return 0 if self._skips is None else int(self._skips.count)
+        return 0 if self._skips is None else int(keras.ops.convert_to_numpy(self._skips.count))
+
+    def start_counting_skips(self) -> None:
+        """Set `skipped_batches` to 0; done by `build`."""
+        self._skips = _Skips()
 
     def build(self, input_shape: Any) -> None:
         """Create the weights for inputs of a shape.
@@ -182,9 +186,14 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         super().build(input_shape)
         if self.momentum is None:
             self.batches_seen = self.add_weight(
-                shape=(), name="batches_seen", initializer="zeros", trainable=False, autocast=False
+                shape=(),
+                name="batches_seen",
+                initializer="zeros",
+                dtype="float32",  # half precision stops counting at 256 or 2048
+                trainable=False,
+                autocast=False,
             )
-        self._skips = _Skips()
+        self.start_counting_skips()
         # XLA is a property of the calling function, weights of the call: `call` looks at those.
         self._require_fused(self._why_never_fused() or why_not_fused(self.compute_dtype, False))
 
@@ -325,9 +334,6 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         if not self.skip_nonfinite:
             return True
         usable = is_usable(total, mean, variance)
-        if self._skips is None:  # Keras built this layer before it was converted
-            with tf.init_scope():
-                self._skips = _Skips()
         self._skips.count.assign_add(ops.cast(ops.logical_not(usable), "int32"))
         return usable
 
@@ -345,4 +351,7 @@ class _Skips:
     """A counter that Keras does not find, so that it is no weight of the layer and not saved."""
 
     def __init__(self) -> None:
-        self.count = keras.Variable(0, dtype="int32", trainable=False, name="skips")
+        # Named initializer: Keras defers it where it builds a layer symbolically.
+        self.count = keras.Variable(
+            "zeros", shape=(), dtype="int32", trainable=False, name="skipped_batches"
+        )

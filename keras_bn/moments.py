@@ -4,8 +4,9 @@ The portable path. With weights w (1 without mask and sample weights) and W = su
 
     mean = sum w x / W        variance = sum w (x - mean)^2 / W
 
-computed in two passes around a rounded mean, whose own rounding error is then taken out, so that a
-mean of 1e5 costs no digits of the spread. Replicas are merged by Chan's formula,
+computed around the mean of a sample, then around the mean itself, whose own rounding error is taken
+out at the end: a float32 sum of a million values is good to a percent, so what is summed must be no
+larger than the spread. A mean of 1e5 costs no digits of it. Replicas are merged by Chan's formula,
 
     M = M_a + M_b + (mean_b - mean_a)^2 W_a W_b / (W_a + W_b),        M = W variance
 
@@ -23,6 +24,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_bn.running import bessel_factor
+from keras_bn.sampling import spread_sample
 
 __all__ = ["Moments", "batch_moments", "combined_weights", "in_ghost_batches", "per_channel"]
 
@@ -151,7 +153,8 @@ def batch_moments(
             weighted = tf.reduce_sum(weights * values, axes, keepdims=True)
             return tf.math.divide_no_nan(weighted, total)
 
-    pivot = tf.stop_gradient(average(counted))
+    near = _sampled_mean(counted, weights, axes)
+    pivot = tf.stop_gradient(near + average(counted - near))
     shifted = counted - pivot
     error = average(shifted)  # of the pivot as a mean
     variance = average(shifted**2) - error**2
@@ -165,6 +168,15 @@ def batch_moments(
         total=total,
         effective=tf.math.divide_no_nan(total**2, squares),
     )
+
+
+def _sampled_mean(x: Any, weights: Any, axes: list[int]) -> Any:
+    """Return the mean of a few values; 0 where they weigh nothing or are not finite."""
+    sample = spread_sample(x, axes)
+    shares = tf.ones_like(sample) if weights is None else spread_sample(weights, axes)
+    summed, total = (tf.reduce_sum(t, axes, keepdims=True) for t in (shares * sample, shares))
+    mean = tf.math.divide_no_nan(summed, total)
+    return tf.stop_gradient(tf.where(tf.math.is_finite(mean), mean, tf.zeros_like(mean)))
 
 
 def per_channel(moments: Moments, channels: int) -> tuple[Any, Any, Any, Any]:

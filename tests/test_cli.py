@@ -192,6 +192,19 @@ def test_samples_of_wrong_shape_are_one_line(files):
     assert_one_line(done, "shape (2, 5, 5, 3)")
 
 
+def test_name_that_is_too_long_is_one_line(files):
+    name = "a" * 300
+    assert_one_line(tool("export", files / f"{name}.keras", files / "new.onnx"), "too long")
+    assert_one_line(tool("export", files / "model.keras", files / f"{name}.onnx"), "too long")
+
+
+def test_full_or_closed_stderr_does_not_change_the_status(files):
+    for redirection in ("2>/dev/full", "2>&-"):
+        words = f"{TOOL} export {files / 'no.keras'} {files / 'new.onnx'} {redirection}"
+        done = subprocess.run(["bash", "-c", words], capture_output=True, check=False)  # noqa: S607
+        assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_other_backend_is_one_line(files):
     done = tool("export", files / "model.keras", files / "new.onnx", KERAS_BACKEND="jax")
     assert_one_line(done, "KERAS_BACKEND='jax'")

@@ -72,14 +72,27 @@ def test_subclassed_model_is_reached(rng):
     assert model.norms[0].skipped_batches == 0
 
 
-def test_model_that_is_not_built_yet_converts(rng):
-    model = keras.Sequential([keras.layers.Dense(3), Stock()])
-    use_fused_batch_norm(model)
+@pytest.mark.parametrize(
+    ("layer", "convert"),
+    [(Stock, use_fused_batch_norm), (BatchNormalization, use_keras_batch_norm)],
+)
+def test_layer_that_is_not_built_yet_stays_and_still_works(rng, layer, convert):
+    model = keras.Sequential([keras.layers.Dense(3), layer(name="bn")])
+    assert convert(model).unchanged == {"bn": "it is not built yet; call the model on data first"}
     x = rng.normal(size=(8, 5)).astype(np.float32)
-    x[0] = np.nan
     model(x, training=True)
-    assert model.layers[1].skipped_batches == 1
-    np.testing.assert_array_equal(model.layers[1].moving_mean, np.zeros(3))
+    assert len(convert(model).changed) == 1
+    model(x, training=True)
+
+
+def test_converted_layer_has_a_stateless_call(rng):
+    model = keras.Sequential([keras.Input((3,)), Stock()])
+    use_fused_batch_norm(model)
+    x = rng.normal(size=(8, 3)).astype(np.float32)
+    _, state = model.stateless_call(
+        model.trainable_variables, model.non_trainable_variables, x, training=True
+    )
+    assert_close(state[0], 0.01 * x.mean(0))
 
 
 def test_compiled_model_keeps_its_state_and_trains_on_the_new_layer(rng):

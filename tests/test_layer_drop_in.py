@@ -147,6 +147,32 @@ def test_mask_of_the_previous_layer_arrives_beside_sample_weights(rng):
     assert_close(layer.moving_mean, moments(x[:2, :3])[0])
 
 
+class Block(keras.layers.Layer):
+    """A layer that owns others and builds them when it is first called, as most people write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm = keras.layers.Dense(4), BatchNormalization()
+
+    def call(self, x, training=False):
+        return self.norm(self.dense(x), training=training)
+
+
+def test_layer_builds_inside_a_composite_layer(rng):
+    x = rng.normal(size=(8, 4)).astype(np.float32)
+    functional = keras.Sequential([keras.Input((4,)), Block()])
+    unbuilt = keras.Sequential([Block(), keras.layers.Dense(1)])
+    assert Block().compute_output_spec(keras.KerasTensor((None, 4))).shape == (None, 4)
+    for model, y in ((functional, x), (unbuilt, x[:, :1])):
+        model.compile("sgd", "mse")
+        model.fit(x, y, verbose=0)
+        assert model.layers[0].norm.skipped_batches == 0
+        bad = x.copy()
+        bad[0] = np.nan
+        model(bad, training=True)
+        assert model.layers[0].norm.skipped_batches == 1
+
+
 def test_stateless_call_returns_the_new_statistics(rng):
     layer = BatchNormalization(momentum=0.0)
     layer.build((None, 4, 4, 3))

@@ -37,6 +37,14 @@ def test_cumulative_average_counts_all_batches_equally(rng):
     assert layer.weights[-1] is layer.batches_seen
 
 
+def test_cumulative_average_counts_on_in_half_precision(rng):
+    layer = BatchNormalization(momentum=None, dtype="bfloat16")
+    layer.build((None, 3))
+    layer.batches_seen.assign(256.0)
+    trained(layer, rng.normal(size=(4, 3)).astype(np.float32))
+    assert float(layer.batches_seen) == 257.0
+
+
 def test_cumulative_layer_round_trips(batch, tmp_path):
     model = keras.Sequential([keras.Input((5, 6, 3)), BatchNormalization(momentum=None)])
     model(batch, training=True)
@@ -184,6 +192,22 @@ def test_constant_channels_give_beta(fused):
     np.testing.assert_array_less(layer.moving_variance, 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        (shape, axis)
+        for shape in [(0, 2, 3, 4), (2, 0, 3, 4), (2, 3, 0, 4), (2, 3, 4, 0)]
+        for axis in (1, 2, 3)
+        if shape[axis]  # there are channels
+    ],
+)
+@pytest.mark.parametrize("fused", [None, False])
+def test_empty_batch_of_any_shape_is_skipped(shape, axis, fused):
+    layer = BatchNormalization(axis=axis, fused=fused)
+    assert layer(np.zeros(shape, np.float32), training=True).shape == shape
+    assert layer.skipped_batches == 1
+
+
 @pytest.mark.parametrize("mean", [1e3, 1e5])
 @pytest.mark.parametrize("options", [{}, {"fused": False}, {"synchronized": True}])
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "XLA"])
@@ -196,6 +220,32 @@ def test_large_mean_with_unit_spread_is_exact(rng, mean, options, jit):
     assert_close(y, normalise(x, expected_mean, variance, 1.0, 0.0, layer.epsilon), 1e-4)
     assert_close(layer.moving_mean, expected_mean)
     assert_close(layer.moving_variance, variance * m / (m - 1), 1e-4)
+
+
+@pytest.mark.parametrize("shape", [(16, 128, 128, 2), (500_000, 2)])
+@pytest.mark.parametrize("mean", [1e3, 1e5])
+@pytest.mark.parametrize("options", [{}, {"fused": False}], ids=["fused", "portable"])
+def test_large_mean_of_many_values_is_exact(rng, shape, mean, options):
+    x = (mean + rng.normal(size=shape)).astype(np.float32)
+    layer = BatchNormalization(momentum=0.0, **options)
+    y = layer(x, training=True)
+    expected_mean, variance, m = moments(x)
+    assert_close(y, normalise(x, expected_mean, variance, 1.0, 0.0, layer.epsilon), 5e-4)
+    assert_close(layer.moving_variance, variance * m / (m - 1), 5e-4)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("options", [{}, {"fused": False}], ids=["fused", "portable"])
+def test_sample_is_not_misled_by_a_special_pixel(rng, axis, options):
+    """A corner that spreads wildly must not hide the large mean of all other pixels."""
+    x = (1e4 + rng.normal(size=(16, 64, 64, 2))).astype(np.float32)
+    x[:, 0, 0] += rng.normal(scale=100.0, size=(16, 2)).astype(np.float32)
+    x = np.ascontiguousarray(np.moveaxis(x, -1, axis))
+    layer = BatchNormalization(axis=axis, momentum=0.0, **options)
+    y = layer(x, training=True)
+    mean, variance, m = moments(x, axis)
+    assert_close(y, normalise(x, mean, variance, 1.0, 0.0, layer.epsilon, axis), 5e-4)
+    assert_close(layer.moving_variance, variance * m / (m - 1), 5e-4)
 
 
 def test_float16_near_its_largest_value(rng):

@@ -112,6 +112,18 @@ def test_small_channel_does_not_hide_behind_a_large_one(tmp_path, rng):
     assert "channel 1 is wrong" in str(report)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("seed", range(3))
+def test_rare_class_raises_no_alarm(tmp_path, activation, seed):
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((8, 8, 3), name="x")
+    y = keras.layers.ReLU()(BatchNormalization()(keras.layers.Conv2D(8, 3)(x)))
+    y = keras.layers.GlobalAveragePooling2D()(y)
+    model = keras.Model(x, keras.layers.Dense(4, activation=activation)(y))
+    model.layers[-1].bias.assign([0.0, -8.0, -12.0, 1.0])
+    assert export_onnx(model, tmp_path / "model.onnx").parity.passed
+
+
 def rename_outputs(path, names):
     proto = onnx.load(path)
     for value, name in zip(proto.graph.output, names, strict=True):

@@ -123,6 +123,13 @@ def test_link_is_followed(tmp_path):
     assert real.read_text() == "new"
 
 
+def test_link_to_itself_is_refused(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(ExportError, match=r"leads to itself|symbolic links"), replacing(link):
+        pass
+
+
 def test_pipe_as_target_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ExportError, match="device, pipe or socket"), replacing(tmp_path / "pipe"):
