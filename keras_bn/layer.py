@@ -225,13 +225,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         if mask is None and sample_weight is not None:
             # Keras passes the mask on by itself only where one argument is a tensor.
             mask = getattr(inputs, "_keras_mask", None)
-        weighted = training and (mask is not None or sample_weight is not None)
-        reason = (
-            "weights were given (`mask` or `sample_weight`)" if weighted else None
-        ) or self._why_never_fused()
         dtype = keras.backend.standardize_dtype(inputs.dtype)
-        reason = reason or why_not_fused(dtype, training)
         if training:
+            reason = self._why_never_fused() or why_not_fused(dtype, training=True)
+            if mask is not None or sample_weight is not None:
+                reason = reason or "weights were given (`mask` or `sample_weight`)"
             self._require_fused(reason)
             if reason is None:
                 return ops.cast(self._train_fused(inputs), self.compute_dtype)
