@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import ExportError, ParityError
+from .errors import ExportError, ParityError, one_line
 from .load import load_keras_model, load_samples, require_file, require_keras_file
 
 __all__ = ["run"]
@@ -72,8 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         if isinstance(e, ExportError | ParityError):
             _complain(str(e))
             sys.exit(DIFFERS if isinstance(e, ParityError) else BAD_INPUT)
-        text = " ".join(f"{type(e).__name__}: {e}".split())
-        _complain(f"internal error: {text}. Please report it with --debug.")
+        _complain(f"internal error: {one_line(e)}. Please report it with --debug.")
         sys.exit(INTERNAL)
 
 

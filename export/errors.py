@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .report import ParityReport
 
-__all__ = ["ExportError", "ParityError"]
+__all__ = ["ExportError", "ParityError", "one_line"]
+
+LONGEST_DETAIL = 300  # characters of a foreign error that a message quotes
 
 
 class ExportError(ValueError):
@@ -28,3 +30,8 @@ class ParityError(RuntimeError):
     def __init__(self, message: str, report: "ParityReport") -> None:
         super().__init__(message)
         self.report = report
+
+
+def one_line(error: Exception) -> str:
+    """Return another library's error, its type first, as one line of bounded length."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_DETAIL]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import ExportError
+from .errors import ExportError, one_line
 
 if TYPE_CHECKING:
     import keras
@@ -24,18 +24,10 @@ def require_file(path: Path, what: str) -> None:
     try:
         if path.is_file() and os.access(path, os.R_OK):
             return
-    except OSError as e:
-        raise ExportError(
-            f"{what} must be a readable file. Received: {str(path)!r}: {e.strerror}. "
-            "Check the path."
-        ) from e
-    why = (
-        "it is a folder"
-        if path.is_dir()
-        else "it cannot be read"
-        if path.exists()
-        else "no such file"
-    )
+        why = "it cannot be read" if path.exists() else "no such file"
+        why = "it is a folder" if path.is_dir() else why
+    except OSError as e:  # such as a name that is too long
+        why = e.strerror or str(e)
     raise ExportError(
         f"{what} must be a readable file. Received: {str(path)!r}: {why}. Check the path."
     )
@@ -70,8 +62,7 @@ def load_keras_model(path: Path) -> "keras.Model":
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise anything
-        text = " ".join(str(e).split())
-        raise _not_a_model(path, f"{type(e).__name__}: {text[:300]}") from e
+        raise _not_a_model(path, one_line(e)) from e
 
 
 def load_samples(path: Path) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ import keras
 import numpy as np
 import onnxruntime
 
-from .errors import ExportError
+from .errors import ExportError, one_line
 from .load import require_file
 from .report import OutputParity, ParityReport
 from .samples import Samples, draw, split
@@ -82,9 +82,10 @@ def check_parity(
     require_file(path, "MODEL.onnx")
     specs = keras.tree.flatten(input_specs(model))
     batches = list(draw(specs, seed) if inputs is None else split(inputs, specs))
+    names = output_names(model)
     levels = onnxruntime.GraphOptimizationLevel
     plain, optimised = (
-        _session(path, level, specs, output_names(model))
+        _session(path, level, specs, names)
         for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
     )
     try:
@@ -92,15 +93,16 @@ def check_parity(
     except Exception as e:  # running a model runs the code of every layer
         raise ExportError(
             "check: Keras must be able to run the model on the samples. Received: "
-            f"{[array.shape for array in batches[0]]}: {_one_line(e)}. "
+            f"{[array.shape for array in batches[0]]}: {one_line(e)}. "
             "Give samples of a suitable shape with `inputs` or --input."
         ) from e
-    truth, reference = _truth(model, batches, own)
+    epsilon = _epsilon(model)
+    truth, reference = _truth(model, batches, own, epsilon)
     results = [_run(plain, batches), _run(optimised, batches)]
     outputs = []
-    for i, name in enumerate(output_names(model)):
+    for i, name in enumerate(names):
         found = [result[i] for result in results]
-        outputs.append(_compare(name, truth[i], own[i], found, _epsilon(model), reference))
+        outputs.append(_compare(name, truth[i], own[i], found, epsilon, reference))
     return ParityReport(reference, sum(len(batch[0]) for batch in batches), tuple(outputs))
 
 
@@ -115,7 +117,7 @@ def _session(path: Path, level: Any, specs: list[Any], outputs: list[str]) -> Ru
     except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
         raise ExportError(
             "check: MODEL.onnx must be a file that ONNX Runtime loads. "
-            f"Received: {str(path)!r}: {_one_line(e)}"
+            f"Received: {str(path)!r}: {one_line(e)}"
         ) from e
     inputs = [spec.name for spec in specs]
     for what, wanted, found in (
@@ -134,7 +136,7 @@ def _session(path: Path, level: Any, specs: list[Any], outputs: list[str]) -> Ru
         except Exception as e:
             raise ExportError(
                 "check: MODEL.onnx must accept the inputs of the Keras model. "
-                f"Received: {_one_line(e)}"
+                f"Received: {one_line(e)}"
             ) from e
 
     return run
@@ -152,13 +154,15 @@ def _keras_runner(model: keras.Model) -> Run:
     return run
 
 
-def _truth(model: keras.Model, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
+def _truth(
+    model: keras.Model, batches: list[Samples], own: Samples, epsilon: float
+) -> tuple[Samples, str]:
     """Return the outputs in float64 and "float64", or Keras's own outputs and why they must do."""
     try:
         truth = _run(_keras_runner(_float64_copy(model)), batches)
     except Exception as e:  # copying and running a model runs the code of every layer
-        return own, f"Keras itself; no float64 copy: {_one_line(e)}"
-    limit = np.sqrt(_epsilon(model))
+        return own, f"Keras itself; no float64 copy: {one_line(e)}"
+    limit = np.sqrt(epsilon)
     for wide, narrow in zip(truth, own, strict=True):
         if not np.array_equal(np.isfinite(wide), np.isfinite(narrow)):
             return own, "Keras itself; it is not finite where the float64 copy is"
@@ -279,7 +283,3 @@ def _errors(truth: np.ndarray, result: np.ndarray, scale: float) -> tuple[float,
     if not np.isfinite(error).all():
         return float("inf"), float("inf")
     return float(error.max(initial=0.0)), float(np.sqrt(np.mean(error**2))) if error.size else 0.0
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

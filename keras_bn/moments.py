@@ -23,6 +23,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_bn.arguments import refusal
 from keras_bn.running import bessel_factor
 from keras_bn.sampling import spread_sample
 
@@ -70,19 +71,15 @@ def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any) -> Any:
     if mask is not None:
         mask = tf.convert_to_tensor(mask)
         if len(mask.shape) != rank - 1:
-            raise ValueError(
-                "BatchNormalization: `mask` must have one dimension less than the inputs. "
-                f"Received: mask.shape={mask.shape}, inputs.shape={x.shape}."
-            )
+            received = {"mask.shape": mask.shape, "inputs.shape": x.shape}
+            raise refusal("mask", "have one dimension less than the inputs", **received)
         weights = tf.cast(mask, x.dtype)[..., tf.newaxis]
     if sample_weight is not None:
         sample_weight = tf.cast(sample_weight, x.dtype)
         if not 1 <= len(sample_weight.shape) < rank:
-            raise ValueError(
-                "BatchNormalization: `sample_weight` must have the shape of the inputs without the "
-                "channel axis, or a leading part of it. "
-                f"Received: sample_weight.shape={sample_weight.shape}, inputs.shape={x.shape}."
-            )
+            rule = "have the shape of the inputs without the channel axis, or a leading part of it"
+            received = {"sample_weight.shape": sample_weight.shape, "inputs.shape": x.shape}
+            raise refusal("sample_weight", rule, **received)
         if axis < len(sample_weight.shape):
             sample_weight = tf.expand_dims(sample_weight, axis)
         missing = rank - len(sample_weight.shape)
