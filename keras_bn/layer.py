@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_bn.arguments import check_options, check_shape
 from keras_bn.fused import fused_inference, fused_training, why_not_fused
-from keras_bn.moments import batch_moments, combined_weights, in_ghost_batches, per_channel
+from keras_bn.moments import layer_moments, normalise, per_channel
 from keras_bn.running import (
     bessel_factor,
     cumulative_momentum,
@@ -274,12 +274,13 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     def _train_fused(self, inputs: Any) -> Any:
         if self.momentum is not None and self.bessel_correction:  # the kernel averages by itself
+            before = self._running()
             outputs, mean, variance = fused_training(
-                inputs, *self._affine(), self.epsilon, self.axis, self._running(), self.momentum
+                inputs, *self._affine(), self.epsilon, self.axis, before, self.momentum
             )
             usable = self._count_if_unusable(None, mean, variance)
-            replace_running(self.moving_mean, mean, usable)
-            replace_running(self.moving_variance, variance, usable)
+            replace_running(self.moving_mean, mean, usable, before[0])
+            replace_running(self.moving_variance, variance, usable, before[1])
             return outputs
         outputs, mean, variance = fused_training(inputs, *self._affine(), self.epsilon, self.axis)
         count = tf.cast(tf.size(inputs, tf.int64) // self.moving_mean.shape[0], tf.float32)
@@ -289,28 +290,23 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         return outputs
 
     def _train_portable(self, inputs: Any, mask: Any, sample_weight: Any) -> Any:
-        axis = self.axis % len(inputs.shape)
-        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        weights = combined_weights(x, axis, mask, sample_weight)
-        if self.ghost_batch_size is not None:
-            x, weights = (in_ghost_batches(t, self.ghost_batch_size) for t in (x, weights))
-            axis += 1
-        first = 0 if self.ghost_batch_size is None else 1
-        axes = [i for i in range(first, len(x.shape)) if i != axis]
-        moments = batch_moments(x, axes, weights, synchronized=self.synchronized)
+        moments = layer_moments(
+            inputs,
+            self.axis,
+            mask,
+            sample_weight,
+            ghost_batch_size=self.ghost_batch_size,
+            synchronized=self.synchronized,
+        )
+        dtype = moments.mean.dtype
         total, mean, variance, unbiased = per_channel(moments, self.moving_mean.shape[0])
-        gamma = ops.cast(self.gamma, x.dtype) if self.scale else None
-        beta = ops.cast(self.beta, x.dtype) if self.center else None
+        gamma = ops.cast(self.gamma, dtype) if self.scale else None
+        beta = ops.cast(self.beta, dtype) if self.center else None
         if self.renorm:
             r, d, _, _ = self._renorm_correction_and_moments(mean, variance)
-            gamma, beta = self._compose_transforms(r, d, gamma, beta, x.dtype)
+            gamma, beta = self._compose_transforms(r, d, gamma, beta, dtype)
         self._update(mean, unbiased if self.bessel_correction else variance, total, variance)
-        shape = [-1 if i == axis else 1 for i in range(len(x.shape))]
-        scale = tf.math.rsqrt(moments.variance + self.epsilon)
-        outputs = moments.centred * (scale if gamma is None else scale * tf.reshape(gamma, shape))
-        if beta is not None:
-            outputs += tf.reshape(beta, shape)
-        outputs = tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
+        outputs = normalise(moments, inputs, self.axis, self.epsilon, gamma, beta)
         return ops.cast(outputs, self.compute_dtype)
 
     def _update(self, mean: Any, unbiased: Any, total: Any, biased: Any) -> None:

@@ -21,13 +21,22 @@ Reference:
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_bn.arguments import refusal
 from keras_bn.running import bessel_factor
 from keras_bn.sampling import spread_sample
 
-__all__ = ["Moments", "batch_moments", "combined_weights", "in_ghost_batches", "per_channel"]
+__all__ = [
+    "Moments",
+    "batch_moments",
+    "combined_weights",
+    "in_ghost_batches",
+    "layer_moments",
+    "normalise",
+    "per_channel",
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,74 @@ class Moments:
     variance: Any
     total: Any
     effective: Any
+
+
+def layer_moments(
+    inputs: Any,
+    axis: int,
+    mask: Any = None,
+    sample_weight: Any = None,
+    *,
+    ghost_batch_size: int | None = None,
+    synchronized: bool = False,
+) -> Moments:
+    """Compute the moments that a batch-norm layer normalises a batch by.
+
+    Args:
+        inputs: Shape (N, ..., C, ...), any float dtype; computed in float32 when half precision.
+        axis: The channel axis.
+        mask: As for `combined_weights`.
+        sample_weight: As for `combined_weights`.
+        ghost_batch_size: None, or the number of samples that are normalised together.
+        synchronized: Merge with the other replicas of a `tf.distribute` strategy, if there are any.
+
+    Returns:
+        The moments; with ghost batches, those of each group along a first axis that `inputs` does
+        not have.
+
+    Raises:
+        ValueError: As `combined_weights` and `in_ghost_batches`.
+    """
+    axis %= len(inputs.shape)
+    x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+    weights = combined_weights(x, axis, mask, sample_weight)
+    first = 0
+    if ghost_batch_size is not None:
+        x, weights = (in_ghost_batches(t, ghost_batch_size) for t in (x, weights))
+        first, axis = 1, axis + 1
+    axes = [i for i in range(first, len(x.shape)) if i != axis]
+    return batch_moments(x, axes, weights, synchronized=synchronized)
+
+
+def normalise(
+    moments: Moments, inputs: Any, axis: int, epsilon: float, gamma: Any, beta: Any
+) -> Any:
+    """Normalise a batch by its moments.
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+
+    Args:
+        moments: What `layer_moments` returned for `inputs`.
+        inputs: Shape (N, ..., C, ...).
+        axis: The channel axis.
+        epsilon: Added to the variance, in units of the input squared.
+        gamma: Shape (C,) in the dtype of the moments; None for ones.
+        beta: Likewise; None for zeros.
+
+    Returns:
+        The shape of `inputs` in the dtype of the moments.
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
+    """
+    rank = len(inputs.shape)
+    shape = [-1 if i == axis % rank else 1 for i in range(rank)]
+    shape = [1] * (len(moments.centred.shape) - rank) + shape  # ghost batches have an axis more
+    scale = tf.math.rsqrt(moments.variance + epsilon)
+    outputs = moments.centred * (scale if gamma is None else scale * tf.reshape(gamma, shape))
+    if beta is not None:
+        outputs += tf.reshape(beta, shape)
+    return tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
 
 
 def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any) -> Any:

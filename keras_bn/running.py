@@ -75,14 +75,16 @@ def update_running(moving: Any, batch: Any, momentum: Any, usable: Any = True) -
     replace_running(moving, momentum * past + (1.0 - momentum) * batch, usable)
 
 
-def replace_running(moving: Any, value: Any, usable: Any = True) -> None:
+def replace_running(moving: Any, value: Any, usable: Any = True, before: Any = None) -> None:
     """Give a running statistic a new value, in place.
 
     Args:
         moving: A Keras variable, shape (C,), any float dtype.
         value: Shape (C,), float32 | float64.
         usable: A bool scalar; where False, `moving` keeps its value to the last bit.
+        before: `moving` in the dtype of `value`, if it has been read already.
     """
     if usable is not True:
-        value = ops.where(usable, value, ops.cast(moving, value.dtype))
+        before = ops.cast(moving, value.dtype) if before is None else before
+        value = ops.where(usable, value, before)
     moving.assign(value)
