@@ -24,6 +24,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.monitor
 	$(BIN)/python -m benchmarks.export
 
 clean:
@@ -40,7 +41,7 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --group test
+	$(BIN)/python -m pip install --quiet --editable ".[demo,plots,report]" --group test
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.demo

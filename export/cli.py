@@ -1,25 +1,31 @@
-"""The command line: `keras-bn demo | export | check`.
+"""The command line: `keras-bn demo | export | check | inspect | recalibrate`.
 
 Each command checks what it can before it imports TensorFlow, which takes seconds. Exit status: 0
-agreed, 1 parity failed (or the demo fell short), 2 bad input, 3 an error of this program. A mistake
-is one line on stderr; `--debug` adds the traceback.
+agreed or done, 1 parity failed (or the demo fell short), 2 bad input, 3 an error of this program. A
+mistake is one line on stderr; `--debug` adds the traceback.
 """
 
-import contextlib
-import os
 import signal
 import sys
-import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .console import (
+    DebugOption,
+    ModelArgument,
+    complain,
+    quiet_tensorflow,
+    require_another_file,
+    say,
+)
 from .errors import ExportError, ParityError, one_line
 from .load import load_keras_model, load_samples, require_file, require_keras_file
+from .statistics_cli import inspect, recalibrate
 
 __all__ = ["run"]
 
@@ -27,13 +33,13 @@ __all__ = ["run"]
 DIFFERS, BAD_INPUT, INTERNAL, TERMINATED = 1, 2, 3, 143
 
 app = typer.Typer(
-    help="Batch normalisation for Keras: export to ONNX with every batch norm folded, and proof.",
+    help="Batch normalisation for Keras: export to ONNX with every batch norm folded, and proof; "
+    "inspect and renew the statistics of trained models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A Keras model file.")]
 OnnxArgument = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX file.")]
 SamplesOption = Annotated[
     Path | None,
@@ -43,8 +49,6 @@ SamplesOption = Annotated[
         help="Samples to compare on, arrays named like the model's inputs. Default: drawn.",
     ),
 ]
-# `run` looks for the word itself; the commands only have to accept it.
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -70,27 +74,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in words and sys.stderr is not None:
             traceback.print_exc()
         if isinstance(e, ExportError | ParityError):
-            _complain(str(e))
+            complain(str(e))
             sys.exit(DIFFERS if isinstance(e, ParityError) else BAD_INPUT)
-        _complain(f"internal error: {one_line(e)}. Please report it with --debug.")
+        complain(f"internal error: {one_line(e)}. Please report it with --debug.")
         sys.exit(INTERNAL)
-
-
-def _complain(text: str) -> None:
-    """Print one line to stderr, if it can be written."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(f"keras-bn: {text}", file=sys.stderr, flush=True)
-
-
-def _say(text: object) -> None:
-    """Print to stdout; a reader that has gone away does not change the verdict."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as e:
-        raise ExportError(f"stdout must be writable. Received: {e.strerror}. Redirect it.") from e
 
 
 def _print_version(wanted: bool) -> None:
@@ -121,7 +108,7 @@ def demo(
     Example: keras-bn demo --out /tmp/demo
     """
     del debug
-    with _quiet_tensorflow():
+    with quiet_tensorflow():
         from .demo import run_demo
 
     if not run_demo(out):
@@ -141,16 +128,10 @@ def export(
     """
     del debug
     require_keras_file(model)
-    same = False
-    with contextlib.suppress(OSError):  # `replacing` says what is wrong with the target
-        same = out.samefile(model)
-    if same:
-        raise ExportError(
-            f"OUT.onnx must be another file than MODEL.keras. Received: {str(out)!r} for both."
-        )
-    with _quiet_tensorflow():
+    require_another_file(out, "OUT.onnx", (model, "MODEL.keras"))
+    with quiet_tensorflow():
         from .pipeline import export_onnx
-    _say(export_onnx(load_keras_model(model), out, check=check))
+    say(export_onnx(load_keras_model(model), out, check=check))
 
 
 @app.command()
@@ -168,50 +149,13 @@ def check(
     require_keras_file(model)
     require_file(onnx, "MODEL.onnx")
     arrays = load_samples(samples) if samples is not None else None
-    with _quiet_tensorflow():
+    with quiet_tensorflow():
         from .parity import check_parity
     report = check_parity(load_keras_model(model), onnx, inputs=arrays)
-    _say(report)
+    say(report)
     if not report.passed:
         raise typer.Exit(DIFFERS)
 
 
-@contextlib.contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
-    """Import TensorFlow without its start-up messages.
-
-    They are written to the file descriptor before any setting of TensorFlow's applies, so the
-    descriptor itself is redirected for that moment. If the block raises, they are shown.
-    """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise ExportError(
-            "the Keras backend must be 'tensorflow'. "
-            f"Received: KERAS_BACKEND={backend!r}. Unset that variable."
-        )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with tempfile.TemporaryFile() as messages:
-        try:
-            before = os.dup(2)
-        except OSError:  # stderr is closed: nobody reads it
-            yield
-            return
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(messages.fileno(), 2)
-        failed = True
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()  # looks for GPUs, and says so
-            yield
-            failed = False
-        except (KeyboardInterrupt, SystemExit):
-            failed = False
-            raise
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            if failed:
-                messages.seek(0)
-                os.write(2, messages.read())
+app.command()(inspect)
+app.command()(recalibrate)

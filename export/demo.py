@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -74,22 +73,15 @@ def run_demo(folder: Path) -> bool:
     return reached and left == 0
 
 
-def _load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return training and test images, float32 in [0, 1], and their digits: 80 % and 20 %."""
+def _load_digits() -> tuple[np.ndarray, ...]:
     try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
+        loaded: tuple[np.ndarray, ...] = digits_cnn.load_data(SEED)
     except ModuleNotFoundError as e:
         raise ExportError(
             "demo: the images come with scikit-learn, which must be installed. "
             f"Received: no package {e.name!r}. Install the extra: pip install 'keras-bn[demo]'."
         ) from e
-    digits = load_digits()
-    images = (digits.images[..., np.newaxis] / 16.0).astype(np.float32)
-    split: Any = train_test_split(
-        images, digits.target, test_size=0.2, stratify=digits.target, random_state=SEED
-    )
-    return tuple(split)
+    return loaded
 
 
 def _train(images: np.ndarray, digits: np.ndarray, console: Console) -> keras.Model:

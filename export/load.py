@@ -5,6 +5,7 @@ code. Whatever is wrong with a file becomes one `ExportError`.
 """
 
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,15 @@ from .errors import ExportError, one_line
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["load_keras_model", "load_samples", "require_file", "require_keras_file"]
+__all__ = [
+    "load_compiled_model",
+    "load_keras_model",
+    "load_samples",
+    "require_file",
+    "require_keras_file",
+]
+
+OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
 
 
 def require_file(path: Path, what: str) -> None:
@@ -65,6 +74,38 @@ def load_keras_model(path: Path) -> "keras.Model":
         raise _not_a_model(path, one_line(e)) from e
 
 
+def load_compiled_model(path: Path) -> tuple["keras.Model", str | None]:
+    """Load a `.keras` file in safe mode with its loss and optimizer, or else without.
+
+    Args:
+        path: A file written by `model.save("....keras")`.
+
+    Returns:
+        The model, and why it is without its loss or its optimizer's state; None if it has both.
+
+    Raises:
+        ExportError: As `load_keras_model`.
+    """
+    require_keras_file(path)
+    import keras
+
+    import keras_bn.layer  # noqa: F401  registers the layer
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("always", f".*{OPTIMIZER_LOST}")
+            model = keras.models.load_model(path, compile=True, safe_mode=True)
+    except Exception as e:  # such as a loss of a class that is not known here
+        return load_keras_model(path), f"its loss and optimizer cannot be restored: {one_line(e)}"
+    lost = None if model.compiled else "the model was saved without loss and optimizer"
+    for found in caught:
+        if OPTIMIZER_LOST in str(found.message):
+            lost = f"its optimizer starts anew: {' '.join(str(found.message).split())}"
+        else:
+            warnings.showwarning(found.message, found.category, found.filename, found.lineno)
+    return model, lost
+
+
 def load_samples(path: Path) -> dict[str, np.ndarray]:
     """Load the arrays of an `.npz` file by name; an `.npy` has one, named "".
 
@@ -77,7 +118,11 @@ def load_samples(path: Path) -> dict[str, np.ndarray]:
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded:
-            return {name: loaded[name] for name in loaded.files}
+            arrays = {name: loaded[name] for name in loaded.files}
+        others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if others:  # a zip file of something else, such as a Keras model
+            raise ValueError(f"{others[0]!r} in it is no array")
+        return arrays
     except Exception as e:  # a damaged header can make NumPy raise anything, MemoryError included
         raise ExportError(
             "The samples must be an .npz or .npy file of numbers. "

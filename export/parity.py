@@ -39,7 +39,7 @@ from .errors import ExportError, one_line
 from .load import require_file
 from .report import OutputParity, ParityReport
 from .samples import Samples, draw, split
-from .trace import input_specs, output_names
+from .signature import input_specs, output_names
 
 __all__ = ["check_parity"]
 

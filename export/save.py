@@ -1,4 +1,4 @@
-"""Write a checked ONNX file, whole or not at all.
+"""Write a file whole or not at all: a checked ONNX graph, a Keras model, a page.
 
 The bytes go to a temporary file beside the target, which is renamed over the target at the very
 end: a reader, or a process killed half-way, finds the old file or the new one and nothing between.
@@ -9,13 +9,17 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 
 from .errors import ExportError
 
-__all__ = ["replacing", "write"]
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["replacing", "write", "write_keras_model"]
 
 LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
 
@@ -102,9 +106,27 @@ def write(model: ir.Model, path: Path) -> int:
     return path.stat().st_size
 
 
+def write_keras_model(model: "keras.Model", path: Path) -> int:
+    """Write a Keras model.
+
+    Args:
+        model: The model.
+        path: The file to write, ending in ".keras", such as the one that `replacing` gives.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ExportError: If the file cannot be written, such as on a full disk.
+    """
+    with _translated(path):
+        model.save(path)
+        return path.stat().st_size
+
+
 def _unwritable(target: Path, why: str) -> ExportError:
     return ExportError(
-        f"export: the target must be a file in an existing, writable folder. "
+        f"the target must be a file in an existing, writable folder. "
         f"Received: {str(target)!r}: {why}. Choose another path or create the folder."
     )
 

@@ -4,20 +4,71 @@ Importing this package registers the layer with Keras, so that `keras.models.loa
 It imports neither onnx nor tf2onnx nor onnxruntime; those belong to `keras_bn.export`.
 """
 
+import importlib
 import os
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from keras_bn.callbacks import CovariateShiftMonitor
+    from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
+    from keras_bn.diagnosis import Cause
+    from keras_bn.gap import GapReport, train_inference_gap
+    from keras_bn.importance import ImportanceWeights, importance_weights
+    from keras_bn.layer import BatchNormalization
+    from keras_bn.population import (
+        StatisticsReport,
+        adapt_statistics,
+        estimate_population_statistics,
+    )
+    from keras_bn.shift import CovariateShiftReport, measure_covariate_shift
+
 __all__ = [
     "BatchNormalization",
+    "Cause",
     "ConversionReport",
+    "CovariateShiftMonitor",
+    "CovariateShiftReport",
+    "GapReport",
+    "ImportanceWeights",
+    "StatisticsReport",
     "__version__",
+    "adapt_statistics",
+    "estimate_population_statistics",
+    "importance_weights",
+    "measure_covariate_shift",
+    "train_inference_gap",
     "use_fused_batch_norm",
     "use_keras_batch_norm",
 ]
 
 __version__ = version("keras-bn")
+
+_MODULE_OF = {
+    "BatchNormalization": "layer",
+    "Cause": "diagnosis",
+    "ConversionReport": "convert",
+    "CovariateShiftMonitor": "callbacks",
+    "CovariateShiftReport": "shift",
+    "GapReport": "gap",
+    "ImportanceWeights": "importance",
+    "StatisticsReport": "population",
+    "adapt_statistics": "population",
+    "estimate_population_statistics": "population",
+    "importance_weights": "importance",
+    "measure_covariate_shift": "shift",
+    "train_inference_gap": "gap",
+    "use_fused_batch_norm": "convert",
+    "use_keras_batch_norm": "convert",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
 
 # Python imports this package before the command line's own module. TensorFlow takes seconds to
 # import, and `keras-bn --help` or a misspelt file name should not wait for it: in a process that
@@ -28,14 +79,5 @@ _STARTED_AS_TOOL = _PROGRAM in ("keras-bn", "keras-bn.exe") or (
     _PROGRAM == "-m" and any(word.split(".")[0] == "keras_bn" for word in sys.orig_argv[1:4])
 )
 
-if TYPE_CHECKING or not _STARTED_AS_TOOL:
-    from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
-    from keras_bn.layer import BatchNormalization
-else:
-
-    def __getattr__(name: str) -> object:
-        if name in __all__:
-            from keras_bn import convert
-
-            return getattr(convert, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not _STARTED_AS_TOOL:
+    importlib.import_module("keras_bn.layer")  # registers it with Keras

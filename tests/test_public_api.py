@@ -16,12 +16,24 @@ def imported(statement, *packages):
 def test_keras_bn_has_exactly_these_names():
     assert keras_bn.__all__ == [
         "BatchNormalization",
+        "Cause",
         "ConversionReport",
+        "CovariateShiftMonitor",
+        "CovariateShiftReport",
+        "GapReport",
+        "ImportanceWeights",
+        "StatisticsReport",
         "__version__",
+        "adapt_statistics",
+        "estimate_population_statistics",
+        "importance_weights",
+        "measure_covariate_shift",
+        "train_inference_gap",
         "use_fused_batch_norm",
         "use_keras_batch_norm",
     ]
     assert all(hasattr(keras_bn, name) for name in keras_bn.__all__)
+    assert not hasattr(keras_bn, "no_such_name")
 
 
 def test_export_has_exactly_these_names():

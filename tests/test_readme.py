@@ -16,24 +16,43 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+def run(code, folder):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
 def test_example_is_short_and_prints_what_the_readme_says(tmp_path):
     example, (output,) = blocks("python")[0], blocks("text")
     code = [line for line in example.splitlines() if line and not line.startswith("#")]
     assert len(code) <= 12
-    done = subprocess.run(
-        [sys.executable, "-c", example], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert done.stdout == output
+    assert run(example, tmp_path) == output
     assert (tmp_path / "model.onnx").exists()
 
 
 def test_conversion_runs():
     namespace = {"keras_bn": keras_bn, "model": keras.Sequential([keras.layers.Dense(2)])}
     exec(blocks("python")[1], namespace)  # noqa: S102
+
+
+def test_statistics_run(rng, capsys):
+    model = keras.Sequential(
+        [keras.Input((3,)), keras_bn.BatchNormalization(), keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    x = rng.normal(5.0, 1.0, (64, 3)).astype("float32")
+    exec(blocks("python")[2], {"keras_bn": keras_bn, "model": model, "x": x, "y": x[:, :1]})  # noqa: S102
+    assert "never updated" in capsys.readouterr().out
+    assert all((old == new).all() for old, new in zip(before, model.get_weights(), strict=True))
+
+
+def test_page_on_statistics_prints_what_it_says(tmp_path):
+    page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert run(blocks("python", page)[0], tmp_path) == blocks("text", page)[0]
 
 
 def test_commands_exist():

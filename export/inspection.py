@@ -1,0 +1,237 @@
+"""Model file + data file -> what inference makes of them, as one report.
+
+Two measurements: `train_inference_gap`, which ends in a diagnosis, and `measure_covariate_shift`.
+Beside them stand what a reader needs to trust and repeat them: the files, the command, the
+versions, and what was left out and why.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bn.gap import GapReport, train_inference_gap
+from keras_bn.reporting import jsonable, table
+from keras_bn.shift import CovariateShiftReport, measure_covariate_shift
+
+from .arrays import ModelData, batch_size_for, select_arrays
+from .load import load_compiled_model
+from .trial import refusing_data, run_once, why_no_loss
+
+__all__ = ["Inspection", "SourceFile", "inspect_files", "shortened", "versions"]
+
+NAMED_LAYERS = 4  # paths that a line of text lists before it says how many others there are
+PACKAGES = ("keras-bn", "keras", "tensorflow", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """A file that was read.
+
+    Attributes:
+        path: As it was given.
+        bytes: Its size.
+        sha256: Digest of its content.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "SourceFile":
+        """Read a file's size and digest."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(str(path), path.stat().st_size, digest)
+
+    @property
+    def name(self) -> str:
+        """The path's last part."""
+        return Path(self.path).name
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """Both reports on a model, with their origin; prints with the verdict first.
+
+    Attributes:
+        model: The model file.
+        data: The data file.
+        gap: Batch statistics against stored statistics, with the diagnoses.
+        shift: Inputs of the layers against stored statistics.
+        batch_size: Samples a batch.
+        inputs: Names of the arrays that the model took.
+        targets: Names of those that its loss compared with.
+        notes: What a reader should know besides, such as why there is no loss.
+        command: The command that made this report.
+        versions: Versions of what it was made with, by name.
+        created: Date and time in UTC.
+    """
+
+    model: SourceFile
+    data: SourceFile
+    gap: GapReport
+    shift: CovariateShiftReport
+    batch_size: int
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...]
+    command: str
+    versions: dict[str, str]
+    created: str
+
+    @property
+    def verdict(self) -> str:
+        """The result in a few words."""
+        count = len(self.gap.diagnoses)
+        if count:
+            return f"{count} {'cause' if count == 1 else 'causes'} for concern"
+        return "no cause for concern" if self.gap.layers else "nothing to compare"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data; a number that is not finite is None."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {name: dataclasses.asdict(fields[name]) for name in ("model", "data")}
+        fields |= {name: fields[name].to_dict() for name in ("gap", "shift")}
+        ready: dict[str, Any] = jsonable({"verdict": self.verdict, **fields})
+        return ready
+
+    def __str__(self) -> str:
+        gap = self.gap
+        lines = [
+            f"{self.model.name} on {self.data.name}: {self.verdict}",
+            f"{gap.samples} samples in {gap.batches} batches of {self.batch_size}, "
+            f"{gap.skipped_batches} batches skipped",
+            *self._causes(),
+            "",
+            "Training against inference",
+            *self._outputs(),
+            *table(
+                ("layer", "gap", "stored gap", "batch noise"),
+                [
+                    (g.layer, f"{g.gap:.3f}", f"{g.stored_gap:.3f}", f"{g.batch_noise:.3f}")
+                    for g in gap.layers
+                ],
+            ),
+            *(f"  {path}: left out, {why}" for path, why in gap.unchanged.items()),
+            "",
+            "Inputs of the layers against the stored statistics",
+            str(self.shift),
+        ]
+        if self.notes:
+            lines += ["", "Notes", *(f"  {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+    def _causes(self) -> list[str]:
+        lines = []
+        for diagnosis in self.gap.diagnoses:
+            lines += [
+                "",
+                f"* {diagnosis.cause}: {shortened(diagnosis.layers)}",
+                f"    {diagnosis.evidence}",
+                f"    -> {diagnosis.advice}",
+            ]
+        return lines
+
+    def _outputs(self) -> list[str]:
+        gap = self.gap
+        lines = [
+            f"  output {output.name!r}: the two differ by {output.rms:.3g} of its root mean "
+            f"square, {output.largest:.3g} at most"
+            for output in gap.outputs
+        ]
+        if gap.loss_with_batch_statistics is not None:
+            lines.append(
+                f"  loss: {gap.loss_with_batch_statistics:.4g} with batch statistics, "
+                f"{gap.loss_with_stored_statistics:.4g} with stored statistics"
+            )
+        return lines
+
+
+def inspect_files(
+    model_path: Path,
+    data_path: Path,
+    arrays: dict[str, np.ndarray],
+    *,
+    batch_size: int | None,
+    command: str,
+    verbose: int,
+) -> Inspection:
+    """Measure the batch-norm layers of a model file on the arrays of a data file.
+
+    Args:
+        model_path: The `.keras` file.
+        data_path: The data file.
+        arrays: Its arrays by name.
+        batch_size: Samples a batch; None for 32, or what the model fixes.
+        command: The command that asks for it, for the report.
+        verbose: 1 for progress bars, 0 for none.
+
+    Returns:
+        Both reports.
+
+    Raises:
+        ExportError: If the model, the data or an option cannot be used.
+    """
+    sources = SourceFile.of(model_path), SourceFile.of(data_path)
+    model, missing = load_compiled_model(model_path)
+    data = select_arrays(arrays, model)
+    size = batch_size_for(model, data.samples, batch_size)
+    no_loss = why_no_loss(model, data, missing)
+    with refusing_data():
+        run_once(model, data, with_loss=no_loss is None)
+        given = (data.x,) if no_loss else (data.x, data.y)
+        gap = train_inference_gap(model, given, batch_size=size, verbose=verbose)
+        shift = measure_covariate_shift(model, (data.x,), batch_size=size, verbose=verbose)
+    return Inspection(
+        *sources,
+        gap,
+        shift,
+        batch_size=size,
+        inputs=data.inputs,
+        targets=() if no_loss else data.targets,
+        notes=_notes(model, data, no_loss, missing),
+        command=command,
+        versions=versions(),
+        created=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _notes(
+    model: keras.Model, data: ModelData, no_loss: str | None, missing: str | None
+) -> tuple[str, ...]:
+    notes = []
+    if no_loss:
+        notes.append(f"The loss is not compared: {no_loss}.")
+    if missing and missing != no_loss:
+        notes.append(f"The number of training steps is not known: {missing}.")
+    elif not missing and not int(model.optimizer.iterations):
+        notes.append("The optimizer has made no step, so the number of training steps is unknown.")
+    if data.unused:
+        notes.append(f"Arrays of the data file that were not used: {', '.join(data.unused)}.")
+    return tuple(notes)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a report is made with, by name."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def shortened(paths: Sequence[str]) -> str:
+    """Return the first few paths, and how many others there are.
+
+    Example:
+        >>> shortened(["a", "b", "c", "d", "e", "f"])
+        'a, b, c, d and 2 others'
+    """
+    if len(paths) <= NAMED_LAYERS + 1:
+        return ", ".join(paths)
+    return f"{', '.join(paths[:NAMED_LAYERS])} and {len(paths) - NAMED_LAYERS} others"

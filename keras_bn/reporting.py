@@ -1,0 +1,86 @@
+"""What all reports share: the data they rest on, aligned lines of text, and JSON."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DataReport", "jsonable", "table"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """The data that a report rests on, and the layers that it leaves out.
+
+    Attributes:
+        unchanged: Path and reason for each batch-norm layer that was left alone.
+        batches: Number of batches that were used.
+        skipped_batches: Number of batches left out, because they had no samples, no weight, or
+            values that are NaN or Inf.
+        samples: Number of samples in the batches that were used.
+    """
+
+    unchanged: dict[str, str]
+    batches: int
+    skipped_batches: int
+    samples: int
+
+    @property
+    def data_used(self) -> str:
+        """The data in words, such as "70 samples in 3 batches, 1 skipped"."""
+        return f"{self.samples} samples in {self.batches} batches, {self.skipped_batches} skipped"
+
+    def data_to_dict(self, layers: Sequence[Any]) -> dict[str, Any]:
+        """Return the report as JSON-compatible data, given its layers, which have `to_dict`."""
+        names = (field.name for field in dataclasses.fields(DataReport))
+        data = {name: getattr(self, name) for name in names}
+        return {"layers": [layer.to_dict() for layer in layers], **jsonable(data)}
+
+    def left_alone(self) -> list[str]:
+        """Return a line for each layer that was left alone, with the reason."""
+        return [f"  {path}: left alone, {why}" for path, why in self.unchanged.items()]
+
+
+def jsonable(value: Any) -> Any:
+    """Return data that JSON can hold: arrays become lists, and numbers that are not finite None.
+
+    Args:
+        value: Dicts, lists, tuples, NumPy arrays and scalars, strings, numbers and None, nested.
+
+    Example:
+        >>> jsonable({"shift": np.array([0.5, np.inf]), "layers": ("bn",)})
+        {'shift': [0.5, None], 'layers': ['bn']}
+    """
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return jsonable(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align cells in columns: the first to the left, the others to the right.
+
+    Args:
+        header: The columns' names.
+        rows: As many cells each.
+
+    Returns:
+        A line for the header and each row, indented by two spaces; nothing if there are no rows.
+
+    Example:
+        >>> table(("layer", "shift"), [("conv/bn", "0.5"), ("bn", "12.0")])[2]
+        '  bn        12.0'
+    """
+    if not rows:
+        return []
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return [
+        "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    ]
