@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import hashlib
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,15 @@ import keras
 import numpy as np
 
 from keras_bn.gap import GapReport, train_inference_gap
-from keras_bn.reporting import jsonable, table
+from keras_bn.reporting import jsonable
 from keras_bn.shift import CovariateShiftReport, measure_covariate_shift
 
 from .arrays import ModelData, batch_size_for, select_arrays
 from .load import load_compiled_model
 from .trial import refusing_data, run_once, why_no_loss
 
-__all__ = ["Inspection", "SourceFile", "inspect_files", "shortened", "versions"]
+__all__ = ["Inspection", "SourceFile", "inspect_files", "versions"]
 
-NAMED_LAYERS = 4  # paths that a line of text lists before it says how many others there are
 PACKAGES = ("keras-bn", "keras", "tensorflow", "numpy")
 
 
@@ -110,18 +108,7 @@ class Inspection:
             f"{self.model.name} on {self.data.name}: {self.verdict}",
             f"{gap.samples} samples in {gap.batches} batches of {self.batch_size}, "
             f"{gap.skipped_batches} batches skipped",
-            *self._causes(),
-            "",
-            "Training against inference",
-            *self._outputs(),
-            *table(
-                ("layer", "gap", "stored gap", "batch noise"),
-                [
-                    (g.layer, f"{g.gap:.3f}", f"{g.stored_gap:.3f}", f"{g.batch_noise:.3f}")
-                    for g in gap.layers
-                ],
-            ),
-            *(f"  {path}: left out, {why}" for path, why in gap.unchanged.items()),
+            str(self.gap),
             "",
             "Inputs of the layers against the stored statistics",
             str(self.shift),
@@ -129,31 +116,6 @@ class Inspection:
         if self.notes:
             lines += ["", "Notes", *(f"  {note}" for note in self.notes)]
         return "\n".join(lines)
-
-    def _causes(self) -> list[str]:
-        lines = []
-        for diagnosis in self.gap.diagnoses:
-            lines += [
-                "",
-                f"* {diagnosis.cause}: {shortened(diagnosis.layers)}",
-                f"    {diagnosis.evidence}",
-                f"    -> {diagnosis.advice}",
-            ]
-        return lines
-
-    def _outputs(self) -> list[str]:
-        gap = self.gap
-        lines = [
-            f"  output {output.name!r}: the two differ by {output.rms:.3g} of its root mean "
-            f"square, {output.largest:.3g} at most"
-            for output in gap.outputs
-        ]
-        if gap.loss_with_batch_statistics is not None:
-            lines.append(
-                f"  loss: {gap.loss_with_batch_statistics:.4g} with batch statistics, "
-                f"{gap.loss_with_stored_statistics:.4g} with stored statistics"
-            )
-        return lines
 
 
 def inspect_files(
@@ -223,15 +185,3 @@ def _notes(
 def versions() -> dict[str, str]:
     """Return the versions of what a report is made with, by name."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def shortened(paths: Sequence[str]) -> str:
-    """Return the first few paths, and how many others there are.
-
-    Example:
-        >>> shortened(["a", "b", "c", "d", "e", "f"])
-        'a, b, c, d and 2 others'
-    """
-    if len(paths) <= NAMED_LAYERS + 1:
-        return ", ".join(paths)
-    return f"{', '.join(paths[:NAMED_LAYERS])} and {len(paths) - NAMED_LAYERS} others"

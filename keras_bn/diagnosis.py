@@ -21,6 +21,7 @@ import math
 import numpy as np
 
 from keras_bn.layer_gap import LayerGap, ObservedLayer
+from keras_bn.reporting import shortened
 
 __all__ = ["NOTABLE_GAP", "Cause", "Diagnosis", "diagnose"]
 
@@ -62,7 +63,7 @@ class Diagnosis:
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.cause}\n    {self.evidence}\n    -> {self.advice}"
+        return f"{self.cause}: {shortened(self.layers)}\n    {self.evidence}\n    -> {self.advice}"
 
 
 Shown = tuple[ObservedLayer, LayerGap, np.ndarray]  # with the rows that are no outliers

@@ -76,7 +76,10 @@ class GapReport(DataReport):
         return {**data, "first": first and first.layer, "worst": worst and worst.layer}
 
     def __str__(self) -> str:
-        lines = [
+        lines = [f"* {diagnosis}" for diagnosis in self.diagnoses]
+        if not self.diagnoses:
+            lines.append("* no cause for concern: every layer's two modes are close")
+        lines += [
             f"output {output.name!r}: batch and stored statistics differ by {output.rms:.3g} of "
             f"its root mean square, {output.largest:.3g} at most"
             for output in self.outputs
@@ -89,9 +92,6 @@ class GapReport(DataReport):
         if self.worst is not None:
             first = self.first.layer if self.first else f"none above {NOTABLE_GAP}"
             lines.append(f"first layer to part: {first}; worst: {self.worst.layer}")
-        lines += [f"* {diagnosis}" for diagnosis in self.diagnoses]
-        if not self.diagnoses:
-            lines.append("* no cause for concern: every layer's two modes are close")
         rows = [
             (g.layer, f"{g.gap:.3f}", f"{g.stored_gap:.3f}", f"{g.batch_noise:.3f}")
             for g in self.layers

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DataReport", "jsonable", "table"]
+__all__ = ["DataReport", "jsonable", "shortened", "table"]
+
+NAMED_LAYERS = 4  # paths that a line of text lists before it says how many others there are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,3 +86,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
         for line in lines
     ]
+
+
+def shortened(paths: Sequence[str]) -> str:
+    """Return the first few paths, and how many others there are.
+
+    Example:
+        >>> shortened(["a", "b", "c", "d", "e", "f"])
+        'a, b, c, d and 2 others'
+    """
+    if len(paths) <= NAMED_LAYERS + 1:
+        return ", ".join(paths)
+    return f"{', '.join(paths[:NAMED_LAYERS])} and {len(paths) - NAMED_LAYERS} others"
