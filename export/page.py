@@ -31,6 +31,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MEANING = {
     Cause.NOT_FINITE: "In inference these layers give NaN, whatever their input; so does all that "
     "comes after them.",
+    Cause.OUTPUT_NOT_FINITE: "The batch norms are in order; something behind them is not.",
     Cause.NEVER_UPDATED: "In inference these layers normalise by the statistics that they "
     "were made with, mean 0 and variance 1 by default: training did not reach them.",
     Cause.MOMENTUM_TOO_HIGH: "The stored statistics follow the batches slowly, and training ended "

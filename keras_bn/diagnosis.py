@@ -39,6 +39,7 @@ class Cause(enum.StrEnum):
     """What can make training and inference differ; the text of a `Diagnosis`."""
 
     NOT_FINITE = "the stored statistics are NaN or Inf"
+    OUTPUT_NOT_FINITE = "an output is NaN or Inf, and the statistics are not why"
     NEVER_UPDATED = "the stored statistics were never updated"
     MOMENTUM_TOO_HIGH = "the momentum is too high for the number of training steps"
     BATCHES_TOO_SMALL = "the batches are too small"
@@ -63,20 +64,22 @@ class Diagnosis:
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.cause}: {shortened(self.layers)}\n    {self.evidence}\n    -> {self.advice}"
+        named = f": {shortened(self.layers)}" if self.layers else ""
+        return f"{self.cause}{named}\n    {self.evidence}\n    -> {self.advice}"
 
 
 Shown = tuple[ObservedLayer, LayerGap, np.ndarray]  # with the rows that are no outliers
 
 
 def diagnose(
-    layers: list[ObservedLayer], steps: int | None
+    layers: list[ObservedLayer], steps: int | None, samples: int
 ) -> tuple[tuple[LayerGap, ...], tuple[Diagnosis, ...]]:
     """Say what the batches' moments show.
 
     Args:
         layers: In calling order, with all batches added.
-        steps: Number of training steps made; None if unknown.
+        steps: Number of steps that the optimizer has made; None if unknown.
+        samples: Number of samples in all batches.
 
     Returns:
         The gap of each layer; the likely causes of those that are notable.
@@ -92,11 +95,13 @@ def diagnose(
     initial: list[Shown] = []
     for layer, gap, rows in zip(layers, gaps, kept, strict=True):
         chance = 3 * gap.batch_noise / math.sqrt(rows.sum())
+        if rows.sum() < FEWEST_BATCHES:  # too few to see the noise: that of independent samples
+            chance = max(chance, 3 * math.sqrt(1.5 / samples))
         if gap.stored_gap > max(NOTABLE_GAP, chance):
             (initial if gap.is_initial else wrong).append((layer, gap, rows))
     if broken:
         found.append(_blame_broken_statistics(broken, len(layers)))
-    late = _unfinished(layers, wrong, steps)
+    late, steps = _unfinished(layers, wrong, steps)
     wrong = [shown for shown in wrong if not any(shown is other for other in late)]
     if outliers:
         diagnosis, wrong = _blame_outliers(layers, outliers, wrong)
@@ -117,8 +122,10 @@ def _outlying_batches(layers: list[ObservedLayer]) -> dict[int, float]:
     """Return the batches that are unlike the others, with their gap from the median batch."""
     worst: dict[int, float] = {}
     for layer in layers:
-        for batch, gap in zip(layer.batch.tolist(), layer.from_median().tolist(), strict=True):
-            worst[batch] = max(worst.get(batch, 0.0), gap)
+        # A smaller last batch is further from the median without being odd.
+        whole = layer.values >= np.median(layer.values) / 2
+        for batch, gap in zip(layer.batch[whole], layer.from_median()[whole], strict=True):
+            worst[int(batch)] = max(worst.get(int(batch), 0.0), float(gap))
     if len(worst) < FEWEST_BATCHES:
         return {}
     limit = max(OUTLIER_GAP, OUTLIER_RATIO * float(np.median(list(worst.values()))))
@@ -199,16 +206,24 @@ def _blame_missing_updates(initial: list[Shown], total: int) -> Diagnosis:
     )
 
 
-def _unfinished(layers: list[ObservedLayer], wrong: list[Shown], steps: int | None) -> list[Shown]:
-    """Return the layers whose stored statistics are on the way from the initial ones."""
-    if steps is not None:
-        return [shown for shown in wrong if _is_as_predicted(*shown, steps)]
+def _unfinished(
+    layers: list[ObservedLayer], wrong: list[Shown], steps: int | None
+) -> tuple[list[Shown], int | None]:
+    """Find the layers whose stored statistics are on the way from the initial ones.
+
+    Returns:
+        The layers; the number of steps if it explains them. It need not: an optimizer may be newer
+        than the statistics.
+    """
+    late = [shown for shown in wrong if steps is not None and _is_as_predicted(*shown, steps)]
+    if late:
+        return late, steps
     late = [shown for shown in wrong if _is_on_the_way(*shown)]
-    return late if len(late) > max(1, len(layers) / 2) else []
+    return (late if len(late) > max(1, len(layers) / 2) else []), None
 
 
 def _is_as_predicted(layer: ObservedLayer, gap: LayerGap, kept: np.ndarray, steps: int) -> bool:
-    """Say whether the number of steps explains most of a stored gap, or must have left one."""
+    """Say whether the number of steps explains most of a stored gap."""
     left = _remainder(layer, steps)
     (mean, deviation), (first_mean, first_deviation) = layer.average(kept), layer.initial()
     predicted = (
@@ -216,7 +231,7 @@ def _is_as_predicted(layer: ObservedLayer, gap: LayerGap, kept: np.ndarray, step
         np.sqrt(left * first_deviation**2 + (1 - left) * deviation**2),
     )
     unexplained = float(layer.distance(predicted, layer.stored))
-    return left > NOTABLE_REMAINDER or unexplained < (1 - EXPLAINED) * gap.stored_gap
+    return unexplained < (1 - EXPLAINED) * gap.stored_gap
 
 
 def _is_on_the_way(layer: ObservedLayer, _: LayerGap, kept: np.ndarray) -> bool:
@@ -272,20 +287,23 @@ def _blame_data(layers: list[ObservedLayer], wrong: list[Shown]) -> Diagnosis:
         _paths(wrong),
         evidence,
         "Preprocess as in training. If the data are from another domain, adapt_statistics takes "
-        "the statistics there. If the stored ones are far too large, training met an unusual "
+        "the statistics there. Dropout, noise and augmentation before a batch norm act in training "
+        "only and do this too. If the stored statistics are far too large, training met an unusual "
         "batch.",
     )
 
 
 def _blame_batch_size(noisy: list[LayerGap], total: int) -> Diagnosis:
     worst = max(noisy, key=lambda gap: gap.batch_noise)
+    values = 1.5 / worst.batch_noise**2
+    independent = f"about {values:.0f}" if values >= 1.5 else "fewer than two"
     return Diagnosis(
         Cause.BATCHES_TOO_SMALL,
         tuple(gap.layer for gap in noisy),
         f"at {worst.layer} a batch's own statistics are {worst.batch_noise:.2f} normalised "
-        f"deviations from the average batch's, as if it had about "
-        f"{1.5 / worst.batch_noise**2:.0f} independent values a channel; {len(noisy)} of {total} "
-        "layers are affected.",
-        "Use larger batches, or renorm=True, or synchronized=True on several replicas; for the "
-        "batches given here, check that they are as large as those of training.",
+        f"deviations from the average batch's, as if it had {independent} independent values a "
+        f"channel; {len(noisy)} of {total} layers are affected.",
+        "Shuffle the data, if a batch holds one class or one source. Use larger batches, or "
+        "renorm=True, or synchronized=True on several replicas; for the batches given here, check "
+        "that they are as large as those of training.",
     )

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bn.batches import batches, check_data, number_of_batches
-from keras_bn.diagnosis import NOTABLE_GAP, Diagnosis, diagnose
+from keras_bn.diagnosis import NOTABLE_GAP, Cause, Diagnosis, diagnose
 from keras_bn.layer_gap import LayerGap, ObservedLayer
 from keras_bn.observe import ObservedModel, Tally
 from keras_bn.reporting import DataReport, jsonable, table
@@ -59,8 +59,8 @@ class GapReport(DataReport):
 
     @property
     def first(self) -> LayerGap | None:
-        """The first layer that the model calls with a notable gap; None if there is none."""
-        return next((layer for layer in self.layers if not layer.gap <= NOTABLE_GAP), None)
+        """The first layer that the model calls whose stored gap is notable; None if none is."""
+        return next((layer for layer in self.layers if not layer.stored_gap <= NOTABLE_GAP), None)
 
     @property
     def worst(self) -> LayerGap | None:
@@ -68,6 +68,12 @@ class GapReport(DataReport):
         return max(
             self.layers, key=lambda layer: np.nan_to_num(layer.gap, nan=np.inf), default=None
         )
+
+    @property
+    def _all_clear(self) -> str:
+        if not self.layers:
+            return "nothing to compare: no layer normalises by the batch in training"
+        return "no cause for concern: at every layer, the stored statistics fit the batches"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data."""
@@ -78,7 +84,7 @@ class GapReport(DataReport):
     def __str__(self) -> str:
         lines = [f"* {diagnosis}" for diagnosis in self.diagnoses]
         if not self.diagnoses:
-            lines.append("* no cause for concern: every layer's two modes are close")
+            lines.append(f"* {self._all_clear}")
         lines += [
             f"output {output.name!r}: batch and stored statistics differ by {output.rms:.3g} of "
             f"its root mean square, {output.largest:.3g} at most"
@@ -159,7 +165,9 @@ def train_inference_gap(
     for i in set(range(len(targets))) - set(by_batch.observed):
         unchanged[paths[i]] = by_batch.why_not_observed(i)
     layers = [seen[i] for i in by_batch.observed]
-    gaps, diagnoses = diagnose(layers, _steps_taken(model))
+    gaps, diagnoses = diagnose(layers, _steps_taken(model), tally.samples)
+    if not diagnoses:
+        diagnoses = outputs.diagnoses()
     with_batch, with_stored = outputs.losses()
     return GapReport(
         outputs=outputs.gaps(),
@@ -191,7 +199,9 @@ class _Outputs:
         for i, (batch, stored) in enumerate(pairs):
             batch, stored = (np.asarray(value).astype(np.float64) for value in (batch, stored))
             self._sums[:, i] += (((batch - stored) ** 2).sum(), (batch**2).sum(), batch.size)
-            self._largest[i] = max(self._largest[i], np.abs(batch - stored).max(initial=0.0))
+            self._largest[i] = np.maximum(  # keeps NaN
+                self._largest[i], np.abs(batch - stored).max(initial=0.0)
+            )
         if y is not None and _has_loss(self._model):
             samples = len(tf.nest.flatten(y)[0])
             self._samples += samples
@@ -204,9 +214,20 @@ class _Outputs:
 
     def gaps(self) -> tuple[OutputGap, ...]:
         squared, scale, _ = self._sums
-        rms = np.sqrt(np.divide(squared, scale, out=np.zeros_like(scale), where=scale > 0))
+        rms = np.sqrt(np.divide(squared, scale, out=np.zeros_like(scale), where=scale != 0))
         values = zip(self._names, rms.tolist(), self._largest.tolist(), strict=True)
         return tuple(OutputGap(*value) for value in values)
+
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        """Say so if an output is not finite though the layers' statistics are."""
+        bad = [gap.name for gap in self.gaps() if not np.isfinite(gap.rms)]
+        if not bad:
+            return ()
+        evidence = (
+            f"{', '.join(bad)} {'has' if len(bad) == 1 else 'have'} values that are NaN or Inf."
+        )
+        advice = "Look for NaN or Inf in the weights behind the last batch norm."
+        return (Diagnosis(Cause.OUTPUT_NOT_FINITE, (), evidence, advice),)
 
     def losses(self) -> tuple[float | None, float | None]:
         if self._samples == 0:
@@ -233,4 +254,7 @@ def _output_names(model: Any, outputs: Any) -> list[str]:
 def _steps_taken(model: Any) -> int | None:
     """Return how many steps the optimizer has made; None if that is not known."""
     optimizer = getattr(model, "optimizer", None)
-    return (int(optimizer.iterations) or None) if optimizer is not None else None
+    if optimizer is None:
+        return None
+    # By way of NumPy: under a tf.distribute strategy it is a mirrored variable.
+    return int(keras.ops.convert_to_numpy(optimizer.iterations)) or None

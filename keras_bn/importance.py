@@ -165,6 +165,9 @@ def importance_weights(
 
 def _values(name: str, sample: np.ndarray, features: Any, batch_size: int) -> np.ndarray:
     """Return what the regression sees of a sample, float64, one or more values for each member."""
+    if sample.dtype.kind == "O":
+        held = type(sample.item()).__name__ if sample.ndim == 0 else "objects"
+        raise TypeError(str(_refusal(name, "be an array of numbers", received=held)))
     count = len(sample) if sample.ndim else 0
     if count < LEAST:
         raise _refusal(name, f"have at least {LEAST} samples", "Collect more.", shape=sample.shape)

@@ -81,7 +81,7 @@ class StatisticsReport(DataReport):
             )
             for layer in self.layers
         ]
-        header = ("layer", "mean moved", "largest", "ln variance ratio", "largest")
+        header = ("layer", "|mean| moved", "at most", "ln variance ratio", "|ln| at most")
         return "\n".join([head, *table(header, rows), *self.left_alone()])
 
 

@@ -137,7 +137,8 @@ class Tally:
             raise ValueError(
                 f"{self._where}: `data` must have a batch with finite values and some weight. "
                 f"Received: {self.skipped} batches, none of them usable at every layer. Look for "
-                "NaN or Inf in the data and in the model's weights."
+                "NaN or Inf in the data and in the model's weights, and for values so large that "
+                "they overflow."
             )
 
 

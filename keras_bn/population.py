@@ -60,7 +60,10 @@ def estimate_population_statistics(
             `keras.utils.PyDataset`, or an iterable of batches. Preprocessed as in training.
         steps: Number of batches to take; None for all.
         batch_size: Samples a batch, where `data` are arrays. For "paper", that of training.
-        variance: "paper" or "pooled"; see the module's docstring.
+        variance: "paper": mean of the batch variances, each times m / (m - 1), and mean of the
+            batch means; a smaller last batch counts as much as a full one. "pooled": mean and
+            unbiased variance of all values. With weights, take "pooled": the mean of weighted batch
+            means is biased.
         sequential: Estimate one layer at a time, by a pass over the data for each layer. A layer
             that is called several times is estimated once, where it is called last.
         layers: None for all batch-norm layers; names, paths or layers; or a function of a layer.
@@ -150,9 +153,10 @@ def adapt_statistics(
     Reference:
         Li et al. 2016, arXiv:1603.04779; the blend: Schneider et al. 2020, arXiv:2006.16971.
     """
-    if not 0.0 <= strength <= 1.0:
+    is_number = isinstance(strength, int | float) and not isinstance(strength, bool)
+    if not is_number or not 0.0 <= strength <= 1.0:
         raise ValueError(
-            f"adapt_statistics: `strength` must be in [0, 1]. Received: strength={strength}."
+            f"adapt_statistics: `strength` must be in [0, 1]. Received: strength={strength!r}."
         )
     return Estimation(
         "adapt_statistics",

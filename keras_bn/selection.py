@@ -61,6 +61,11 @@ def batch_norm_layers(
             "A model without an Input is built by calling it on data."
         )
     wanted = _selected(where, found, layers)
+    if not wanted:
+        raise ValueError(
+            f"{where}: `layers` must choose at least one batch-norm layer. Received: none of "
+            f"{', '.join(found)}."
+        )
     looped = {
         id(layer)
         for loop in model._flatten_layers()

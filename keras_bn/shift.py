@@ -16,8 +16,9 @@ z = (x - m) / sqrt(v) and of z^2, W_i its number of values and W the sum of thos
     error(v'/v)^2 = sum (B_i - 2 d A_i + (2 d^2 - q) W_i)^2 / W^2,      q = sum B_i / W
 
 A channel is marked as shifted where |d| or |l| exceeds its error times Student's t for a false
-alarm in 5 % of all layers without any shift (Bonferroni over the layer's channels). With fewer than
-some 30 samples the error of a variance is itself too uncertain for that: 8 samples gave 20 %.
+alarm in 5 % of all layers without any shift (Bonferroni over the layer's channels). The error of a
+variance is itself uncertain, so for ln v'/v a channel's error counts as no less than the root mean
+square over the layer's channels.
 """
 
 import dataclasses
@@ -272,6 +273,8 @@ class _Seen:
             errors = [np.sqrt(np.maximum(s, 0) * (1 + 1 / degrees)) / total for s in squares]
         errors = [np.where(seen, error, np.inf) for error in errors]
         mean_error, log_error, log_ratio = errors[0], errors[1] / ratio, np.log(ratio)
+        known = log_error[np.isfinite(log_error)]
+        usual_log_error = np.maximum(log_error, np.sqrt((known**2).mean()) if len(known) else 0.0)
         limit = _student_t(1 - FALSE_ALARMS / (4 * len(q)), degrees) if degrees > 0 else 1.0
         return LayerShift(
             layer=path,
@@ -281,7 +284,7 @@ class _Seen:
             log_variance_error=log_error,
             divergence=(ratio + difference**2 - 1 - log_ratio) / 2,
             is_shifted=(np.abs(difference) > np.maximum(limit * mean_error, NEGLIGIBLE))
-            | (np.abs(log_ratio) > np.maximum(limit * log_error, NEGLIGIBLE)),
+            | (np.abs(log_ratio) > np.maximum(limit * usual_log_error, NEGLIGIBLE)),
         )
 
 

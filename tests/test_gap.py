@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+import tensorflow as tf
 from tolerances import assert_close
 
 from keras_bn import (
@@ -172,6 +173,45 @@ def test_other_preprocessing_is_told_without_an_optimizer(trained, samples):
     report, found = causes(model, 255 * samples[0])
     assert found == [Cause.DATA_DIFFER]
     assert report.loss_with_batch_statistics is None
+
+
+def test_new_optimizer_is_not_the_age_of_the_statistics(trained, samples):
+    model = keras.models.clone_model(trained)
+    model.set_weights(trained.get_weights())
+    fit(compiled(model), samples, 1)
+    assert int(model.optimizer.iterations) == 10
+    assert causes(model, samples)[1] == []
+    _, found = causes(model, (255 * samples[0], samples[1]))
+    assert found == [Cause.DATA_DIFFER]
+
+
+@pytest.mark.parametrize("rest", [1, 2, 5])
+def test_short_last_batch_is_no_outlier(trained, samples, rest):
+    count = 320 + rest
+    assert causes(trained, (samples[0][:count], samples[1][:count]), 32)[1] == []
+
+
+@pytest.mark.parametrize("size", [1, 16, 32])
+def test_single_batch_does_not_convict_the_data(trained, samples, size):
+    assert causes(trained, (samples[0][:size], samples[1][:size]), size)[1] == []
+
+
+def test_weights_that_are_nan_are_not_all_clear(trained, samples):
+    model = keras.models.clone_model(trained)
+    model.set_weights(trained.get_weights())
+    model.get_layer("logits").bias.assign(np.full(4, np.nan))
+    report, found = causes(model, samples)
+    assert found == [Cause.OUTPUT_NOT_FINITE]
+    assert np.isnan(report.outputs[0].rms)
+    assert "logits has values that are NaN or Inf" in str(report)
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_compiled_model_of_a_strategy(samples):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = build(0.99)
+    fit(model, samples, 2)
+    assert causes(model, samples)[1] == [Cause.MOMENTUM_TOO_HIGH]
 
 
 def test_outlier_in_the_data_is_named(trained, samples):

@@ -289,3 +289,9 @@ def test_features_that_cannot_be_used_are_refused(features, error, message):
     with np.errstate(invalid="ignore"), pytest.raises(error, match=r"^importance_weights: ") as e:
         importance_weights(**SHIFTED, features=features)
     assert message in str(e.value)
+
+
+def test_dataset_is_refused(rng):
+    dataset = tf.data.Dataset.from_tensor_slices(rng.normal(size=(20, 2)))
+    with pytest.raises(TypeError, match=re.escape("`source` must be an array of numbers")):
+        importance_weights(dataset, dataset)

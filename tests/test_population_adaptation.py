@@ -106,7 +106,7 @@ def test_report_is_json_and_a_line_for_each_layer(randomised, rows):
     assert (again["batches"], again["skipped_batches"], again["samples"]) == (3, 0, 70)
     head, names, *lines = str(report).splitlines()
     assert head.startswith("2 layers have new statistics, 1 left alone; 70 samples in 3 batches")
-    assert names.split() == "layer mean moved largest ln variance ratio largest".split()
+    assert names.split() == "layer |mean| moved at most ln variance ratio |ln| at most".split()
     assert [line.split()[0].rstrip(":") for line in lines] == [
         *(bn.path for bn in others),
         frozen.path,
