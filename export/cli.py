@@ -5,6 +5,7 @@ agreed or done, 1 parity failed (or the demo fell short), 2 bad input, 3 an erro
 mistake is one line on stderr; `--debug` adds the traceback.
 """
 
+import os
 import signal
 import sys
 import traceback
@@ -58,19 +59,19 @@ def run(arguments: Sequence[str] | None = None) -> None:
         arguments: The words after the program's name; None takes those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    terminated = []
 
-    def terminate(*_: object) -> None:  # an exception, so that files are cleaned up on the way
-        terminated.append(True)
-        sys.exit(TERMINATED)
+    def terminate(*_: object) -> None:
+        # At once: an exception could be raised, and swallowed, inside a library's callback.
+        save = sys.modules.get("keras_bn.export.save")
+        if save is not None:
+            save.remove_unfinished()
+        os._exit(TERMINATED)
 
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, terminate)
     try:
         app(words, prog_name="keras-bn")
     except Exception as e:
-        if terminated:  # raised inside a library that turned it into an error of its own
-            sys.exit(TERMINATED)
         if "--debug" in words and sys.stderr is not None:
             traceback.print_exc()
         if isinstance(e, ExportError | ParityError):

@@ -19,7 +19,9 @@ from .errors import ExportError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["replacing", "write", "write_keras_model"]
+__all__ = ["remove_unfinished", "replacing", "write", "write_keras_model"]
+
+_unfinished: set[Path] = set()  # temporary files that `replacing` has given out
 
 LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
 
@@ -51,6 +53,7 @@ def replacing(target: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(".keras-bn" + final.suffix, ".", final.parent)
         os.close(handle)
     temporary = Path(name)
+    _unfinished.add(temporary)
     try:
         yield temporary
         with _translated(target):
@@ -59,6 +62,13 @@ def replacing(target: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(final)
     finally:
+        temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    """Remove the temporary files of all blocks that are running, for a process about to end."""
+    for temporary in list(_unfinished):
         temporary.unlink(missing_ok=True)
 
 
