@@ -220,8 +220,7 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
     def _name_layers(self, paths: list[str]) -> None:
         """Start the histories, unless the last call of `fit` was about the same layers."""
         self._order = list(self._observed.observed)
-        for i in set(range(len(paths))) - set(self._order):
-            self.unchanged[paths[i]] = self._observed.why_not_observed(i)
+        self.unchanged |= self._observed.not_observed(paths)
         if not self._order:
             self._refuse_model()
         called = [paths[i] for i in self._order]

@@ -162,8 +162,7 @@ def train_inference_gap(
                 layer.add(tally.batches + tally.skipped - 1, uses)
     tally.finish()
     tally.require_some()
-    for i in set(range(len(targets))) - set(by_batch.observed):
-        unchanged[paths[i]] = by_batch.why_not_observed(i)
+    unchanged |= by_batch.not_observed(paths)
     layers = [seen[i] for i in by_batch.observed]
     gaps, diagnoses = diagnose(layers, _steps_taken(model), tally.samples)
     if not diagnoses:

@@ -220,6 +220,11 @@ class ObservedModel:
         """Say why a layer has no record, or not of every call."""
         return HIDDEN if index in self.hidden else NOT_CALLED
 
+    def not_observed(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return path and reason for each layer without a full record, given all paths."""
+        left = set(range(len(paths))) - set(self.observed)
+        return {paths[i]: self.why_not_observed(i) for i in sorted(left)}
+
     def _step(self, inputs: Any, sample_weight: Any, statistics: Any) -> tuple[Any, Any]:
         records: list[list[Any]] = [[] for _ in self.layers]
         mapping = [

@@ -201,8 +201,7 @@ def measure_covariate_shift(
                 layer_seen.add(uses)
     tally.finish()
     tally.require_some()
-    for i in set(range(len(targets))) - set(observed.observed):
-        unchanged[paths[i]] = observed.why_not_observed(i)
+    unchanged |= observed.not_observed(paths)
     shifts = tuple(seen[i].shift(paths[i], targets[i]) for i in observed.observed)
     return CovariateShiftReport(layers=shifts, unchanged=unchanged, **tally.counts())
 
@@ -249,11 +248,11 @@ class _Seen:
 
     def shift(self, path: str, layer: Any) -> LayerShift:
         """Compare with what the layer stores; a channel that weighs nothing has no shift."""
-        stored_mean, stored_variance = stored_statistics(layer)
+        stored_mean, stored_variance = both = stored_statistics(layer)
         seen = self.pool.total > 0
         mean, variance = (
             np.where(seen, found, stored)
-            for found, stored in zip(self.pool.pooled(), stored_statistics(layer), strict=True)
+            for found, stored in zip(self.pool.pooled(), both, strict=True)
         )
         scale = stored_variance + layer.epsilon
         difference, ratio = (
