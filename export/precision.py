@@ -71,6 +71,7 @@ def _to_float16(
     model = widen(model)
     graph = model.graph
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    RemoveUnusedNodesPass()(model)
     if any(value.type is None for node in graph for value in node.outputs):
         infer_shapes(model)
     nodes, stays = place(graph, largest_magnitudes(model, samples))
