@@ -1,0 +1,109 @@
+"""What stays in float32 because of what is around it.
+
+Where small differences in an argument matter, those in what it was computed from matter as well;
+what no sample bounds must not meet a float16 tensor; and a cheap node between float32 nodes is
+better off in float32.
+"""
+
+from collections import deque
+
+import onnx_ir as ir
+
+from .float16_forms import is_float, varying
+from .float16_operators import ARGUMENTS, ELEMENTWISE, KERNELS, MOVING, SOURCES, SUMS, UNBOUNDED
+from .precision_report import Float32Reason as Reason
+from .widening import STANDARD
+
+__all__ = ["Places", "keep_arguments", "keep_islands", "keep_positions", "keep_quotients"]
+
+Places = dict[ir.Node, tuple[Reason, str]]
+
+
+def keep_arguments(nodes: list[ir.Node], stays: Places) -> None:
+    """Keep what leads to the argument of a root, logarithm or quotient, back to the last sum.
+
+    A node with one varying input always belongs to the way, one that combines several, such as a
+    residual Add, only where all of them are reduced: sums, and what was computed from sums alone.
+    The square that is summed is the end of the way.
+    """
+    reduced: set[ir.Value] = set()
+    for node in nodes:
+        inputs = varying(node)
+        sums = node.op_type in SUMS or node.op_type.startswith("Reduce")
+        follows = inputs and all(v in reduced for v in inputs) and node.op_type not in KERNELS
+        if sums or follows:
+            reduced.update(node.outputs)
+    way = deque(
+        node.inputs[ARGUMENTS[node.op_type]]
+        for node in nodes
+        if node.op_type in ARGUMENTS and node.domain in STANDARD and node in stays
+    )
+    seen: set[ir.Node] = set()
+    floats = set(nodes)
+    while way:
+        value = way.popleft()
+        producer = value.producer() if value is not None else None
+        if producer is None or producer in seen or producer not in floats:
+            continue
+        seen.add(producer)
+        inputs = varying(producer)
+        on_the_way = len(inputs) == 1 or all(v in reduced for v in inputs)
+        if producer.op_type in KERNELS or not on_the_way:
+            continue
+        stays.setdefault(producer, (Reason.ARGUMENT, ""))
+        if not _squares(producer):
+            way.extend(inputs)
+
+
+def _squares(node: ir.Node) -> bool:
+    same = node.op_type == "Mul" and node.inputs[0] is node.inputs[1]
+    return same or node.op_type in ("Abs", "Pow", "ReduceL2", "ReduceSumSquare")
+
+
+def keep_quotients(nodes: list[ir.Node], stays: Places) -> None:
+    """Keep what multiplies with a result that no sample bounds, such as 1 / deviation."""
+    unbounded: set[ir.Value] = set()
+    for node in nodes:
+        inputs = varying(node)
+        if node.op_type in UNBOUNDED and node in stays:
+            unbounded.update(node.outputs)
+        elif any(v in unbounded for v in inputs) and node.op_type in MOVING | {"Mul"}:
+            stays.setdefault(node, (Reason.SENSITIVE, ""))
+            if node.op_type in MOVING or len(inputs) == 1:
+                unbounded.update(node.outputs)
+
+
+def keep_positions(graph: ir.Graph, nodes: list[ir.Node], stays: Places) -> None:
+    """Keep arithmetic on floats that come from integers, such as positions, and from them alone."""
+    floats, counts = set(nodes), set[ir.Value]()
+    for node in graph:
+        if node.op_type in SOURCES and node.domain in STANDARD:
+            counts.update(v for v in node.outputs if is_float(v))
+            continue
+        inputs = varying(node)
+        if node not in floats or not inputs or not all(v in counts for v in inputs):
+            continue
+        if node.op_type in KERNELS or node.domain not in STANDARD:
+            continue
+        counts.update(node.outputs)
+        stays.setdefault(node, (Reason.FROM_INTEGERS, ""))
+
+
+def keep_islands(nodes: list[ir.Node], stays: Places) -> None:
+    """Keep cheap nodes that float16 would only give more Casts."""
+    half = {node for node in nodes if node not in stays}
+    for node in nodes:
+        inputs = varying(node)
+        wide = inputs and all(v.producer() in stays for v in inputs)
+        joins = node.op_type in ELEMENTWISE and len(inputs) > 1
+        if node in half and wide and (joins or node.op_type in MOVING):
+            half.remove(node)
+            stays[node] = (Reason.NEIGHBOURS, "")
+    for node in reversed(nodes):
+        if node not in half or node.op_type not in MOVING | ELEMENTWISE:
+            continue
+        before = any(v.producer() in stays for v in varying(node))
+        readers = {use.node for value in node.outputs for use in value.uses()}
+        if before and not readers & half:
+            half.remove(node)
+            stays[node] = (Reason.NEIGHBOURS, "")
