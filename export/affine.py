@@ -13,6 +13,7 @@ any rank, grouped or depthwise, because each output channel has its own slice of
 """
 
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,17 @@ from numpy.typing import NDArray
 __all__ = ["Affine", "absorb", "batch_norm"]
 
 Array = NDArray[np.float64]
+
+
+class Weight(Protocol):
+    """What can be scaled: an array, or a weight that is held with its scales (`exact.py`)."""
+
+    @property
+    def ndim(self) -> int: ...
+    def __mul__(self, factor: Array, /) -> Self: ...
+
+
+W = TypeVar("W", bound=Weight)
 
 
 @dataclass(frozen=True)
@@ -55,13 +67,11 @@ def batch_norm(gamma: Array, beta: Array, mean: Array, variance: Array, epsilon:
         return Affine(scale, beta - scale * mean)
 
 
-def absorb(
-    weight: Array, bias: Array | None, after: Affine, axis: int
-) -> tuple[Array, Array | None]:
+def absorb(weight: W, bias: Array | None, after: Affine, axis: int) -> tuple[W, Array | None]:
     """Absorb an affine map into the linear operator before it.
 
     Args:
-        weight: W, any shape with the C output channels along `axis`, float64.
+        weight: W, any shape with the C output channels along `axis`; scaled in float64.
         bias: c, shape (C,), float64; None stands for zero.
         after: The map applied to the operator's output.
         axis: Axis of the output channels in `weight`.

@@ -3,7 +3,8 @@
 An affine operator is an inference-time BatchNormalization, or a Mul, Add, Sub or Div with one
 constant operand. It folds backward into a Conv (any rank, grouped, depthwise), a Gemm or a MatMul
 with constant weights, by the formula in `affine.py`; a MatMul that needs a bias becomes a Gemm.
-Weights stay in float64 until they are written, so a chain of folds rounds once.
+A weight is held as it was, with its scales beside it, until it is written (`exact.py`), so a chain
+of folds rounds once and costs no pass over the weights but one that looks for what would overflow.
 
 It is exact or it is refused: a refusal leaves the graph as it was and is listed with its reason.
 """
@@ -15,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .affine import Affine, Array, absorb, batch_norm
-from .constants import FLOATS, ExactTensor, constant, exact, is_constant
+from .exact import FLOATS, ExactTensor, constant, exact, is_constant
 from .naming import Names
 from .report import Fold, FoldReport, Reason, Refusal
 
@@ -117,10 +118,11 @@ def _fold_backward(graph: ir.Graph, node: ir.Node, data: ir.Value, names: Names)
     weight = _weight(linear)
     channels = int(weight.const_value.shape[linear.axis])  # type: ignore[union-attr, arg-type]
     after = _affine(node, data, linear, channels)
-    new_weight, new_bias = absorb(exact(weight), _bias(linear, channels), after, linear.axis)
-    dtype = weight.const_value.dtype  # type: ignore[union-attr]
-    tensors = [ExactTensor(array, dtype) for array in (new_weight, new_bias) if array is not None]
-    if not all(np.isfinite(tensor.numpy()).all() for tensor in tensors):
+    old_weight = ExactTensor.of(weight.const_value)  # type: ignore[arg-type]
+    new_weight, new_bias = absorb(old_weight, _bias(linear, channels), after, linear.axis)
+    dtype = old_weight.dtype
+    tensors = [new_weight] if new_bias is None else [new_weight, ExactTensor(new_bias, dtype)]
+    if not all(tensor.is_finite() for tensor in tensors):
         raise _RefusedError(Reason.NOT_FINITE, f"weights of {linear.node.name} in {dtype.name}")
     if new_bias is not None and linear.node.op_type == "MatMul" and linear.bias_at is None:
         if linear.rank != 2:
