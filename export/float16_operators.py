@@ -14,6 +14,7 @@ __all__ = [
     "SUMMANDS",
     "SUMS",
     "UNBOUNDED",
+    "UNSATURATED",
 ]
 
 MOVING = frozenset(
@@ -46,6 +47,7 @@ KNOWN = MOVING | ELEMENTWISE | SUMS | OTHER | KERNELS.keys()
 # For a relative error of a result, the input whose relative error matters.
 ARGUMENTS = {"Div": 1, "Log": 0, "Pow": 0, "Reciprocal": 0, "Sqrt": 0}
 UNBOUNDED = frozenset({"Div", "Exp", "Pow", "Reciprocal"})
+UNSATURATED = frozenset({"Abs", "Add", "Clip", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum"})
 SENSITIVE = frozenset(
     """Acos Acosh Asin Atanh Cosh CumSum Exp GroupNormalization InstanceNormalization
     LayerNormalization Log LogSoftmax LpNormalization LRN MeanVarianceNormalization Mish Pow

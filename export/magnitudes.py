@@ -95,15 +95,19 @@ def _runner(model: ir.Model, tensors: list[str]) -> _Runner:
     proto = ir.to_proto(model)
     names = Names.of(model.graph)
     del proto.graph.output[:]
+    added = []
     for tensor in tensors:
         magnitude, most, total = (names.new(f"{tensor}_{w}") for w in ("abs", "most", "total"))
-        proto.graph.node.append(onnx.helper.make_node("Abs", [tensor], [magnitude]))
+        nodes = [onnx.helper.make_node("Abs", [tensor], [magnitude])]
         for operator, result in (("ReduceMax", most), ("ReduceSum", total)):
-            proto.graph.node.append(
-                onnx.helper.make_node(operator, [magnitude], [result], keepdims=0)
-            )
+            nodes.append(onnx.helper.make_node(operator, [magnitude], [result], keepdims=0))
             info = onnx.helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, [])
             proto.graph.output.append(info)
+        added.append(nodes)
+    # ONNX Runtime visits the nodes that nobody reads from the last to the first, each after all
+    # that it needs; in this order it looks at every tensor as soon as that is there.
+    for nodes in reversed(added):
+        proto.graph.node.extend(nodes)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

@@ -38,8 +38,8 @@ def narrow(
     opset = int(graph.opset_imports.get("", 1))
     positions = {node: float16_positions(node, opset) or ([], []) for node in nodes}
     floats = {value for value in _values(graph) if value.dtype is FLOAT32}
-    for value, kind in zip(graph.inputs, inputs, strict=True):
-        value.type = kind
+    for given, kind in zip(graph.inputs, inputs, strict=True):
+        given.type = kind
     for node, (_, made) in positions.items():
         for index in made:
             node.outputs[index].type = ir.TensorType(FLOAT16)
@@ -53,9 +53,9 @@ def narrow(
                 dtype = FLOAT16 if index in in_float16 else FLOAT32
                 node.replace_input_with(index, forms.get(value, dtype))
     for index, wanted in enumerate(outputs):
-        value = graph.outputs[index]
-        if wanted is not None and value in floats and value.dtype is not wanted:
-            graph.outputs[index] = forms.get(value, wanted, take_name=True)
+        output = graph.outputs[index]
+        if wanted is not None and output in floats and output.dtype is not wanted:
+            graph.outputs[index] = forms.get(output, wanted, take_name=True)
     return forms.finish()
 
 

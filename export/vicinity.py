@@ -10,7 +10,16 @@ from collections import deque
 import onnx_ir as ir
 
 from .float16_forms import is_float, varying
-from .float16_operators import ARGUMENTS, ELEMENTWISE, KERNELS, MOVING, SOURCES, SUMS, UNBOUNDED
+from .float16_operators import (
+    ARGUMENTS,
+    ELEMENTWISE,
+    KERNELS,
+    MOVING,
+    SOURCES,
+    SUMS,
+    UNBOUNDED,
+    UNSATURATED,
+)
 from .precision_report import Float32Reason as Reason
 from .widening import STANDARD
 
@@ -61,15 +70,19 @@ def _squares(node: ir.Node) -> bool:
 
 
 def keep_quotients(nodes: list[ir.Node], stays: Places) -> None:
-    """Keep what multiplies with a result that no sample bounds, such as 1 / deviation."""
+    """Keep what multiplies with a result that no sample bounds, such as 1 / deviation.
+
+    Operators with no other input that varies pass the result on, and so does what moves it.
+    """
     unbounded: set[ir.Value] = set()
     for node in nodes:
         inputs = varying(node)
+        passes = node.op_type in MOVING or (node.op_type in UNSATURATED and len(inputs) == 1)
         if node.op_type in UNBOUNDED and node in stays:
             unbounded.update(node.outputs)
-        elif any(v in unbounded for v in inputs) and node.op_type in MOVING | {"Mul"}:
+        elif any(v in unbounded for v in inputs) and (passes or node.op_type == "Mul"):
             stays.setdefault(node, (Reason.SENSITIVE, ""))
-            if node.op_type in MOVING or len(inputs) == 1:
+            if passes:
                 unbounded.update(node.outputs)
 
 
