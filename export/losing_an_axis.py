@@ -10,6 +10,7 @@ that works on them.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from .constants import is_constant
 from .editor import Editor
 from .sizes import Size
 
-__all__ = ["axes_through", "without_axis"]
+__all__ = ["Lesser", "axes_through", "without_axis"]
 
 Axes = list[tuple[ir.Value, int]]
 
@@ -30,6 +31,25 @@ ELEMENTWISE = frozenset(
 )
 WINDOWS = frozenset({"AveragePool", "Conv", "ConvTranspose", "MaxPool"})
 PER_AXIS = ("dilations", "kernel_shape", "output_padding", "strides")
+
+
+@dataclass
+class Lesser:
+    """What stands for tensors, and for constants, without an axis."""
+
+    tensors: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    constants: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
+
+    def of(self, value: ir.Value | None) -> ir.Value:
+        """Return the lesser tensor; every input of an operator has one when it is its turn."""
+        return self.tensors[value]  # type: ignore[index]
+
+    def of_constant(self, editor: Editor, value: ir.Value, axis: int) -> ir.Value:
+        """Return a constant without an axis of size 1, the same for all its readers."""
+        key = value, axis
+        if key not in self.constants:
+            self.constants[key] = editor.rearranged(value, "squeezed", lambda a: a.squeeze(axis))
+        return self.constants[key]
 
 
 def axes_through(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
@@ -54,20 +74,17 @@ def axes_through(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> A
     return found
 
 
-def without_axis(
-    editor: Editor, node: ir.Node, axes: dict[ir.Value, int], lesser: dict[ir.Value, ir.Value]
-) -> ir.Value:
-    """Insert the operator without the axis before `node`, and return its output.
+def without_axis(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> ir.Value:
+    """Insert the operator without an axis before `node`, and return its output.
 
     Args:
         editor: The graph.
         node: An operator that `axes_through` accepts.
-        axes: The axis of every tensor that loses one.
-        lesser: What stands for those tensors without it; constants are added.
+        axis: The axis of the operator's output.
+        lesser: What stands for its inputs without their axis.
     """
     output = node.outputs[0]
-    axis = axes[output]
-    inputs, attributes = _RULES[node.op_type][1](editor, node, axes, lesser)
+    inputs, attributes = _RULES[node.op_type][1](editor, node, axis, lesser)
     shape = editor.known.shape(output)
     without = None if shape is None else shape[:axis] + shape[axis + 1 :]
     name = f"{output.name}/squeezed"
@@ -77,11 +94,9 @@ def without_axis(
     return new
 
 
+Parts = tuple[Sequence[ir.Value | None], dict[str, Any]]  # inputs and attributes
 Through = Callable[[Editor, ir.Node, ir.Value, int], Axes | None]
-Without = Callable[
-    [Editor, ir.Node, dict[ir.Value, int], dict[ir.Value, ir.Value]],
-    tuple[Sequence[ir.Value | None], dict[str, Any]],
-]
+Without = Callable[[Editor, ir.Node, int, Lesser], Parts]
 
 
 def _window(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
@@ -105,17 +120,11 @@ def _window(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes |
     return [(data, axis), (output, axis)]
 
 
-def _window_without(
-    editor: Editor,
-    node: ir.Node,
-    axes: dict[ir.Value, int],
-    lesser: dict[ir.Value, ir.Value],
-) -> tuple[Sequence[ir.Value | None], dict[str, Any]]:
-    axis = axes[node.outputs[0]]
+def _window_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
     inputs = list(node.inputs)
-    inputs[0] = lesser[inputs[0]]  # type: ignore[index]
+    inputs[0] = lesser.of(inputs[0])
     if len(inputs) > 1 and inputs[1] is not None:
-        inputs[1] = _squeezed(editor, inputs[1], axis, lesser)
+        inputs[1] = lesser.of_constant(editor, inputs[1], axis)
     attributes = dict(node.attributes)
     for name in PER_AXIS:
         if name in attributes:
@@ -152,24 +161,17 @@ def _elementwise(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> A
     return found
 
 
-def _elementwise_without(
-    editor: Editor,
-    node: ir.Node,
-    axes: dict[ir.Value, int],
-    lesser: dict[ir.Value, ir.Value],
-) -> tuple[Sequence[ir.Value | None], dict[str, Any]]:
+def _elementwise_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
     rank = len(editor.known.shape(node.outputs[0]) or ())
-    axis = axes[node.outputs[0]]
     inputs: list[ir.Value | None] = []
     for operand in node.inputs:
         shape = editor.known.shape(operand)
-        if operand is None or shape is None:
+        if operand is None or shape is None or (at := axis - (rank - len(shape))) < 0:
             inputs.append(operand)
-        elif operand in lesser and operand in axes:
-            inputs.append(lesser[operand])
+        elif is_constant(operand):
+            inputs.append(lesser.of_constant(editor, operand, at))
         else:
-            at = axis - (rank - len(shape))
-            inputs.append(operand if at < 0 else _squeezed(editor, operand, at, lesser))
+            inputs.append(lesser.of(operand))
     return inputs, dict(node.attributes)
 
 
@@ -180,14 +182,8 @@ def _normalization(editor: Editor, node: ir.Node, value: ir.Value, axis: int) ->
     return [(data, axis), (output, axis)]
 
 
-def _first_without(
-    editor: Editor,
-    node: ir.Node,
-    axes: dict[ir.Value, int],
-    lesser: dict[ir.Value, ir.Value],
-) -> tuple[Sequence[ir.Value | None], dict[str, Any]]:
-    first = node.inputs[0]
-    return [lesser[first], *node.inputs[1:]], dict(node.attributes)  # type: ignore[index]
+def _first_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
+    return [lesser.of(node.inputs[0]), *node.inputs[1:]], dict(node.attributes)
 
 
 def _transpose(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
@@ -199,16 +195,10 @@ def _transpose(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axe
     return [(data, perm[axis]), (output, axis)]
 
 
-def _transpose_without(
-    editor: Editor,
-    node: ir.Node,
-    axes: dict[ir.Value, int],
-    lesser: dict[ir.Value, ir.Value],
-) -> tuple[Sequence[ir.Value | None], dict[str, Any]]:
-    data = node.inputs[0]
-    axis = axes[data]  # type: ignore[index]
-    perm = [i - (i > axis) for i in node.attributes["perm"].as_ints() if i != axis]
-    return [lesser[data]], {"perm": perm}  # type: ignore[index]
+def _transpose_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
+    perm = list(node.attributes["perm"].as_ints())
+    gone = perm.pop(axis)
+    return [lesser.of(node.inputs[0])], {"perm": [i - (i > gone) for i in perm]}
 
 
 def _concat(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
@@ -221,17 +211,11 @@ def _concat(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes |
     return [(v, axis) for v in (*operands, node.outputs[0]) if not is_constant(v)]
 
 
-def _concat_without(
-    editor: Editor,
-    node: ir.Node,
-    axes: dict[ir.Value, int],
-    lesser: dict[ir.Value, ir.Value],
-) -> tuple[Sequence[ir.Value | None], dict[str, Any]]:
-    axis = axes[node.outputs[0]]
+def _concat_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
     rank = len(editor.known.shape(node.outputs[0]) or ())
     along = node.attributes.get_int("axis", 0) % rank
     inputs = [
-        lesser[v] if v in axes else _squeezed(editor, v, axis, lesser)
+        lesser.of_constant(editor, v, axis) if is_constant(v) else lesser.of(v)
         for v in node.inputs
         if v is not None
     ]
@@ -249,14 +233,8 @@ def _pad(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | No
     return [(data, axis), (node.outputs[0], axis)]
 
 
-def _pad_without(
-    editor: Editor,
-    node: ir.Node,
-    axes: dict[ir.Value, int],
-    lesser: dict[ir.Value, ir.Value],
-) -> tuple[Sequence[ir.Value | None], dict[str, Any]]:
-    data, axis = node.inputs[0], axes[node.outputs[0]]
-    shape = editor.known.shape(data) or ()
+def _pad_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
+    shape = editor.known.shape(node.inputs[0]) or ()
     pads = editor.known.constant_integers(node.inputs[1]) or []
     given = editor.known.axes(node, 3) or range(len(shape))
     begins, ends = [0] * len(shape), [0] * len(shape)
@@ -265,7 +243,7 @@ def _pad_without(
     del begins[axis], ends[axis]
     constant = editor.integers(f"{node.name}/pads", begins + ends)
     fill = [node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] is not None else []
-    return [lesser[data], constant, *fill], dict(node.attributes)  # type: ignore[index]
+    return [lesser.of(node.inputs[0]), constant, *fill], dict(node.attributes)
 
 
 def _slice(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
@@ -278,14 +256,8 @@ def _slice(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | 
     return [(data, axis), (node.outputs[0], axis)]
 
 
-def _slice_without(
-    editor: Editor,
-    node: ir.Node,
-    axes: dict[ir.Value, int],
-    lesser: dict[ir.Value, ir.Value],
-) -> tuple[Sequence[ir.Value | None], dict[str, Any]]:
-    data, axis = node.inputs[0], axes[node.outputs[0]]
-    rank = len(editor.known.shape(data) or ())
+def _slice_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
+    rank = len(editor.known.shape(node.inputs[0]) or ())
     starts, ends = (editor.known.constant_integers(v) or [] for v in node.inputs[1:3])
     given = [at % rank for at in editor.known.axes(node, 3) or range(len(starts))]
     steps = editor.known.constant_integers(node.inputs[4]) if len(node.inputs) > 4 else None
@@ -300,17 +272,7 @@ def _slice_without(
         editor.integers(f"{node.name}/{name}", column)
         for name, column in zip(names, columns, strict=True)
     ]
-    return [lesser[data], *constants], {}  # type: ignore[index]
-
-
-def _squeezed(
-    editor: Editor, constant: ir.Value, axis: int, lesser: dict[ir.Value, ir.Value]
-) -> ir.Value:
-    if constant not in lesser:
-        lesser[constant] = editor.rearranged(
-            constant, "squeezed", lambda array: array.squeeze(axis)
-        )
-    return lesser[constant]
+    return [lesser.of(node.inputs[0]), *constants], {}
 
 
 _RULES: dict[str, tuple[Through, Without]] = {

@@ -14,6 +14,7 @@ from .editor import Editor
 
 __all__ = ["is_never_negative"]
 
+LARGEST = 1 << 16  # elements of a constant that is looked at
 FLOATING = FLOATS | {ir.DataType.DOUBLE}
 MAKING = frozenset(
     "Abs Exp HardSigmoid Relu ReduceL1 ReduceL2 ReduceSumSquare Sigmoid Softmax Softplus".split()
@@ -46,7 +47,7 @@ def is_never_negative(editor: Editor, value: ir.Value) -> bool:
 def _needed(editor: Editor, value: ir.Value) -> list[ir.Value | None]:
     """Return the tensors that must be >= 0 for a value to be; [None] if there is no telling."""
     if is_constant(value):
-        return [] if (exact(value) >= 0).all() else [None]
+        return [] if _has_no_negative(value) else [None]
     node = value.producer()
     if node is None or editor.producer(value, node.op_type) is None or node.outputs[0] is not value:
         return [None]
@@ -61,13 +62,18 @@ def _needed(editor: Editor, value: ir.Value) -> list[ir.Value | None]:
     return [None]
 
 
+def _has_no_negative(value: ir.Value) -> bool:
+    tensor = value.const_value if is_constant(value) else None
+    return tensor is not None and tensor.size <= LARGEST and bool((exact(value) >= 0).all())
+
+
 def _clips_below(node: ir.Node) -> bool:
     """Clip(x, 0, 6); with max < min all of it is max, so that has to be >= 0 too."""
     low = node.inputs[1] if len(node.inputs) > 1 else None
     high = node.inputs[2] if len(node.inputs) > 2 else None
-    if low is None or not is_constant(low) or not (exact(low) >= 0).all():
+    if low is None or not _has_no_negative(low):
         return False
-    return high is None or (is_constant(high) and bool((exact(high) >= 0).all()))
+    return high is None or _has_no_negative(high)
 
 
 def _is_square(node: ir.Node) -> bool:
@@ -75,10 +81,7 @@ def _is_square(node: ir.Node) -> bool:
 
 
 def _has_a_floor(node: ir.Node) -> bool:
-    return any(
-        value is not None and is_constant(value) and (exact(value) >= 0).all()
-        for value in node.inputs
-    )
+    return any(value is not None and _has_no_negative(value) for value in node.inputs)
 
 
 def _covers_data(node: ir.Node) -> bool:
@@ -94,7 +97,7 @@ def _covers_data(node: ir.Node) -> bool:
 
 def _pads_with_data(node: ir.Node) -> bool:
     fill = node.inputs[2] if len(node.inputs) > 2 else None
-    return fill is None or (is_constant(fill) and bool((exact(fill) >= 0).all()))
+    return fill is None or _has_no_negative(fill)
 
 
 def _is_floating(node: ir.Node) -> bool:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from .editor import Editor
 from .known_shapes import Shape
-from .losing_an_axis import axes_through, without_axis
+from .losing_an_axis import Lesser, axes_through, without_axis
 from .reshaping import RESHAPING, is_expressible
 
 __all__ = ["drop_axes_of_one"]
@@ -125,19 +125,20 @@ def _convert(editor: Editor, region: _Region) -> None:
 
     Those that stand beside another one merge with it afterwards (`merge_reshapes`).
     """
-    lesser: dict[ir.Value, ir.Value] = {}
+    lesser = Lesser()
     nodes = [node for node in editor.graph if region.holds(node)]
     for node in nodes:
         for value in node.inputs:
-            if value is not None and value in region.axes and value not in lesser:
-                lesser[value] = _squeeze(editor, node, value, region.axes[value])
-        lesser[node.outputs[0]] = without_axis(editor, node, region.axes, lesser)
+            if value is not None and value in region.axes and value not in lesser.tensors:
+                lesser.tensors[value] = _squeeze(editor, node, value, region.axes[value])
+        output = node.outputs[0]
+        lesser.tensors[output] = without_axis(editor, node, region.axes[output], lesser)
     for node in reversed(nodes):
         output = node.outputs[0]
         if output.is_graph_output() or any(not region.holds(u.node) for u in output.uses()):
             name, axis = f"{output.name}/axes", region.axes[output]
             axes = editor.integers(name, [axis])
-            editor.replace(node, "Unsqueeze", [lesser[output], axes])
+            editor.replace(node, "Unsqueeze", [lesser.of(output), axes])
         else:
             editor.graph.remove(node, safe=True)
 

@@ -4,13 +4,14 @@ A rule returns the shape of the first output, or None where it cannot say. Sizes
 rounds or cuts short are named, not guessed (`KnownShapes.quotient`, `unknown`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from .constants import is_constant
 from .sizes import Polynomial, Size, exact_quotient, is_nonnegative, product, unknown
+from .window_shapes import global_shape, transposed_shape, window_shape
 
 if TYPE_CHECKING:
     from .known_shapes import KnownShapes
@@ -53,61 +54,6 @@ def _transpose(known: "KnownShapes", node: ir.Node) -> Shape | None:
         return None
     perm = node.attributes.get_ints("perm", tuple(reversed(range(len(shape)))))
     return tuple(shape[axis] for axis in perm)
-
-
-def _window(known: "KnownShapes", node: ir.Node) -> Shape | None:
-    """Conv and the pools: floor((n + pads - extent) / stride) + 1, or ceil(n / stride)."""
-    shape = known.shape(node.inputs[0])
-    weight = known.shape(node.inputs[1]) if node.op_type == "Conv" else None
-    kernel: Sequence[Size] = node.attributes.get_ints("kernel_shape", ())
-    if weight is not None and not kernel:
-        kernel = weight[2:]
-    if shape is None or len(kernel) != len(shape) - 2 or (node.op_type == "Conv" and not weight):
-        return None
-    rank, auto_pad = len(kernel), node.attributes.get_string("auto_pad", "NOTSET")
-    strides = node.attributes.get_ints("strides", (1,) * rank)
-    dilations = node.attributes.get_ints("dilations", (1,) * rank)
-    pads = node.attributes.get_ints("pads", (0,) * 2 * rank)
-    if auto_pad != "NOTSET" or len(pads) != 2 * rank:
-        pads = (0,) * 2 * rank
-    rounding = "ceil" if node.attributes.get_int("ceil_mode", 0) else "floor"
-    spatial: list[Size] = []
-    for i, n in enumerate(shape[2:]):
-        if auto_pad.startswith("SAME"):
-            spatial.append(known.quotient(n, strides[i], "ceil"))
-        elif rounding == "ceil":
-            spatial.append(unknown())  # what a last window may reach differs from opset to opset
-        else:
-            extent = (kernel[i] + -1) * dilations[i] + 1
-            spatial.append(known.quotient(n + pads[i] + pads[rank + i] - extent, strides[i]) + 1)
-    return (shape[0], shape[1] if weight is None else weight[0], *spatial)
-
-
-def _conv_transpose(known: "KnownShapes", node: ir.Node) -> Shape | None:
-    """The size is stride * (n - 1) + output_padding + extent - pads."""
-    shape, weight = known.shape(node.inputs[0]), known.shape(node.inputs[1])
-    if shape is None or weight is None or "output_shape" in node.attributes:
-        return None
-    if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        return None
-    rank = len(shape) - 2
-    strides = node.attributes.get_ints("strides", (1,) * rank)
-    dilations = node.attributes.get_ints("dilations", (1,) * rank)
-    pads = node.attributes.get_ints("pads", (0,) * 2 * rank)
-    more = node.attributes.get_ints("output_padding", (0,) * rank)
-    spatial = (
-        strides[i] * (n + -1)
-        + more[i]
-        + (weight[2 + i] + -1) * dilations[i]
-        + (1 - pads[i] - pads[rank + i])
-        for i, n in enumerate(shape[2:])
-    )
-    return (shape[0], weight[1] * node.attributes.get_int("group", 1), *spatial)
-
-
-def _global_pool(known: "KnownShapes", node: ir.Node) -> Shape | None:
-    shape = known.shape(node.inputs[0])
-    return None if shape is None else (*shape[:2], *(1 for _ in shape[2:]))
 
 
 def _reduce(known: "KnownShapes", node: ir.Node) -> Shape | None:
@@ -312,19 +258,19 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(SAME_SHAPE, _same),
     **dict.fromkeys(BROADCASTING, _broadcast),
     **dict.fromkeys(REDUCING, _reduce),
-    "AveragePool": _window,
+    "AveragePool": window_shape,
     "Concat": _concat,
-    "Conv": _window,
-    "ConvTranspose": _conv_transpose,
+    "Conv": window_shape,
+    "ConvTranspose": transposed_shape,
     "Einsum": _einsum,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_pool,
-    "GlobalMaxPool": _global_pool,
+    "GlobalAveragePool": global_shape,
+    "GlobalMaxPool": global_shape,
     "MatMul": _matmul,
-    "MaxPool": _window,
+    "MaxPool": window_shape,
     "Pad": _pad,
     "Reshape": _reshape,
     "Resize": _resize,

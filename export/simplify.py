@@ -67,11 +67,10 @@ def simplify(model: ir.Model) -> ir.Model:
     graph = model.graph
     changed = True
     while changed:
-        editor = Editor(graph)
-        changed = False
+        editor, changed = Editor(graph), False
         for stage in STAGES:
             if stage(editor):
                 changed = True
                 RemoveUnusedNodesPass()(model)
-        editor.declare_shapes()
+    editor.declare_shapes()
     return model
