@@ -126,15 +126,18 @@ class _Rewriter:
         self, root: ir.Value, found: dict[Layout, ir.Value], wanted: Layout
     ) -> ir.Value | None:
         """Return what a Reshape read, if it only moved dimensions of size 1 from there."""
-        before = root.producer()
-        if not _is_reshape(before) or root.shape is None or isinstance(wanted, Shuffled):
+        layout, stored = next(iter(found.items()))
+        before = stored.producer()
+        if before is None or not _is_reshape(before) or root.shape is None:
             return None
-        data = next(iter(found.values())).producer().inputs[0]  # type: ignore[union-attr]
+        if isinstance(wanted, Shuffled) or isinstance(layout, Shuffled):
+            return None
+        data, ones = before.inputs[0], units(root.shape)
         sizes = [root.shape[axis] for axis in wanted]
-        unknown = sum(not isinstance(size, int) for size in sizes)
-        if data is None or data.shape is None or unknown > 1 or is_constant(data):
+        if sum(not isinstance(size, int) for size in sizes) > 1 or is_constant(data):
             return None
-        return data if [*data.shape] == sizes else None
+        same = order(layout, ones) == order(wanted, ones)
+        return data if same and data is not None and data.shape == sizes else None
 
     def _rearranged(
         self, value: ir.Value, root: ir.Value, found: dict[Layout, ir.Value], wanted: Layout
