@@ -51,13 +51,13 @@ def cancel_transposes(
         ExportError: If a name is not that of a graph input or output of rank 3 to 5.
     """
     model = model.clone()
-    remove_identities(model.graph)
-    RemoveUnusedNodesPass()(model)
     graph, names = model.graph, Names.of(model.graph)
     for name in dict.fromkeys(inputs_as_nchw):
         _turn_input(graph, _named("inputs_as_nchw", name, graph.inputs), names)
     for name in dict.fromkeys(outputs_as_nchw):
         _turn_output(graph, _named("outputs_as_nchw", name, graph.outputs), names)
+    remove_identities(graph)
+    RemoveUnusedNodesPass()(model)
     if graph.opset_imports.get("", 0) < OLDEST_OPSET:
         return model
     while True:

@@ -16,6 +16,7 @@ Conv, and the number of bytes to transpose.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -121,15 +122,14 @@ def _terms(root: ir.Value, tensor: _Tensor) -> list[_Term]:
     natural = tensor.stored[0]
     if natural == tensor.stored[1] and all(r[1:] == tensor.stored for r in tensor.readers):
         return []
-    layouts = [*tensor.stored, *(layout for r in tensor.readers for layout in r[1:])]
-    if any(isinstance(layout, Shuffled) for layout in layouts):
-        return _terms_of(tensor, {layout: layout for layout in layouts}, FORBIDDEN)
+    layouts = dict.fromkeys([*tensor.stored, *(layout for r in tensor.readers for layout in r[1:])])
+    terms = []
+    if any(isinstance(layout, Shuffled) for layout in layouts):  # no way leads there, or back
+        kinds = {k: k if isinstance(k, Shuffled) else () for k in layouts}
+        terms += _terms_of(tensor, kinds, FORBIDDEN)
     ones = units(root.shape)
-    orders: dict[Layout, Layout] = {
-        layout: order(layout, ones)  # type: ignore[arg-type]
-        for layout in layouts
-    }
-    terms = _terms_of(tensor, orders, TRANSPOSE + _size(root))
+    orders = {k: k if isinstance(k, Shuffled) else order(k, ones) for k in layouts}
+    terms += _terms_of(tensor, orders, TRANSPOSE + _size(root))
     if ones:
         terms += _terms_of(tensor, {layout: layout for layout in layouts}, RESHAPE)
     return terms
@@ -138,11 +138,11 @@ def _terms(root: ir.Value, tensor: _Tensor) -> list[_Term]:
 def _size(root: ir.Value) -> int:
     """Return a small number that grows with a tensor's bytes."""
     sizes = [size if isinstance(size, int) else 32 for size in root.shape or ()]
-    width = root.dtype.itemsize if root.dtype is not None else 4
+    width = 4 if root.dtype in (None, ir.DataType.STRING) else root.dtype.itemsize
     return int(16 * math.log2(max(1.0, math.prod(sizes) * width))) + len(sizes)
 
 
-def _terms_of(tensor: _Tensor, label: dict[Layout, Layout], weight: int) -> list[_Term]:
+def _terms_of(tensor: _Tensor, label: Mapping[Layout, Layout], weight: int) -> list[_Term]:
     before, after = (label[layout] for layout in tensor.stored)
     always: set[Layout] = set()
     wanted: dict[Layout, list[Literal]] = {}

@@ -216,6 +216,8 @@ def _shape(
         size = dimension.size
         if size is None and known is not None and isinstance(known[axis], int):
             size = int(known[axis])  # type: ignore[arg-type]
+            if size == 0:  # which would copy
+                return None
         if size is None:
             source = before[position] if position < len(before) else None
             copies = source is not None and reshaping.before[source] == dimension

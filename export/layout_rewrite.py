@@ -108,28 +108,53 @@ class _Rewriter:
             if isinstance(new, Arrangement):
                 inputs[index] = None if old is None else self._arranged(old, new)
             else:
-                inputs[index] = self._listed(old, new, str(node.name))
+                inputs[index] = self._listed(old, new, f"{node.outputs[0].name}/axes")
         return inputs
 
     def _get(self, value: ir.Value, layout: Layout | None) -> ir.Value:
         """Return a tensor as stored in a layout, from what there is of it already."""
-        root, natural = self._views.root(value)
+        root, _ = self._views.root(value)
         found = self._stored.setdefault(root, {self._views.root(root)[1]: root})
         wanted = self._views.of_root(value, layout)
-        if wanted in found:
-            return found[wanted]
-        new = self._rearrange(root, found, wanted)  # type: ignore[arg-type]
+        if wanted not in found:
+            found[wanted] = self._undone(root, found, wanted) or self._rearranged(
+                value, root, found, wanted
+            )
+        return found[wanted]
+
+    def _undone(
+        self, root: ir.Value, found: dict[Layout, ir.Value], wanted: Layout
+    ) -> ir.Value | None:
+        """Return what a Reshape read, if it only moved dimensions of size 1 from there."""
+        layout, stored = next(iter(found.items()))
+        before = stored.producer()
+        if before is None or not _is_reshape(before) or root.shape is None:
+            return None
+        if isinstance(wanted, Shuffled) or isinstance(layout, Shuffled):
+            return None
+        data, ones = before.inputs[0], units(root.shape)
+        sizes = [root.shape[axis] for axis in wanted]
+        if sum(not isinstance(size, int) for size in sizes) > 1 or is_constant(data):
+            return None
+        same = order(layout, ones) == order(wanted, ones)
+        return data if same and data is not None and data.shape == sizes else None
+
+    def _rearranged(
+        self, value: ir.Value, root: ir.Value, found: dict[Layout, ir.Value], wanted: Layout
+    ) -> ir.Value:
+        new = self._reorder(root, found, wanted)  # type: ignore[arg-type]
         self._describe(new, root, wanted)
-        if wanted == natural and value.producer() in self.dropped and value.name:
+        is_natural = wanted == self._views.root(value)[1]
+        if is_natural and value.producer() in self.dropped and value.name:
             new.name, value.name = value.name, None
         else:
             new.name = self._new_name(value.name)
-        found[wanted] = new
         return new
 
-    def _rearrange(
+    def _reorder(
         self, root: ir.Value, found: dict[Layout, ir.Value], wanted: Permutation
     ) -> ir.Value:
+        """Put in the Transpose or Reshape that gives one layout from another."""
         ones = units(root.shape)
         for layout, source in found.items():
             if not isinstance(layout, Shuffled) and order(layout, ones) == order(wanted, ones):
@@ -146,9 +171,8 @@ class _Rewriter:
         sizes = [size if isinstance(size, int) else -1 for size in (shape[a] for a in wanted)]
         if sizes.count(-1) <= 1 and 0 not in sizes:
             before = source.producer()
-            if before is not None and before.op_type == "Reshape" and before.domain == "":
-                data = before.inputs[0]
-                source = data if data is not None else source
+            if before is not None and _is_reshape(before):
+                source = before.inputs[0] or source
             target = self._listed(None, tuple(sizes), f"{root.name}/shape")
             return self._insert(ir.node("Reshape", [source, target]))
         ones = units(shape)
@@ -250,3 +274,7 @@ class _Rewriter:
             self._made[key] = constant(name, ir.tensor(array))
             self._graph.register_initializer(self._made[key])
         return self._made[key]
+
+
+def _is_reshape(node: ir.Node | None) -> bool:
+    return node is not None and node.op_type == "Reshape" and node.domain in ("", "ai.onnx")

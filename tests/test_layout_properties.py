@@ -42,6 +42,13 @@ def test_layout_computes_the_same(drawn):
     check(drawn)
 
 
+def test_reshape_that_changes_nothing_is_no_way_back():
+    """Found by the test below: what a Reshape reads has the sizes wanted, in another order."""
+    text = """g (float[1,2,2] x, int64[3] s) => (float[1,2,2] a, float[1,2,2] y) {
+        a = Reshape(x, s) y = Transpose<perm = [0, 2, 1]>(a) }"""
+    check((text, 18, {"s": np.array([1, 2, 2])}, {"x": [1, 2, 2]}))
+
+
 @pytest.mark.slow
 @settings(max_examples=4000, suppress_health_check=SLOW_TO_DRAW)
 @given(layout_graphs())
