@@ -120,6 +120,25 @@ def demo(
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    samples: SamplesOption = None,
+    opset: Annotated[
+        int, typer.Option(metavar="N", help="Version of ONNX's operators, 13 to 18.")
+    ] = 18,
+    precision: Annotated[
+        str, typer.Option(metavar="keep|float32|float16", help="What the file computes in.")
+    ] = "keep",
+    inputs_as_nchw: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An input with its channels at axis 1; repeatable."),
+    ] = None,
+    outputs_as_nchw: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An output with its channels at axis 1; repeatable."),
+    ] = None,
+    external_data: Annotated[
+        bool | None,
+        typer.Option(help="Weights in a file of their own. Default: where one cannot hold them."),
+    ] = None,
     check: Annotated[bool, typer.Option(help="Prove that ONNX Runtime agrees with Keras.")] = True,
     debug: DebugOption = False,
 ) -> None:
@@ -130,9 +149,22 @@ def export(
     del debug
     require_keras_file(model)
     require_another_file(out, "OUT.onnx", (model, "MODEL.keras"))
+    arrays = load_samples(samples) if samples is not None else None
     with quiet_tensorflow():
         from .pipeline import export_onnx
-    say(export_onnx(load_keras_model(model), out, check=check))
+    say(
+        export_onnx(
+            load_keras_model(model),
+            out,
+            inputs=arrays,
+            opset=opset,
+            precision=precision,  # type: ignore[arg-type]  # export_onnx refuses any other word
+            inputs_as_nchw=inputs_as_nchw or (),
+            outputs_as_nchw=outputs_as_nchw or (),
+            external_data=external_data,
+            check=check,
+        )
+    )
 
 
 @app.command()
@@ -140,6 +172,9 @@ def check(
     model: ModelArgument,
     onnx: OnnxArgument,
     samples: SamplesOption = None,
+    precision: Annotated[
+        str, typer.Option(metavar="keep|float32|float16", help="What the file was exported with.")
+    ] = "keep",
     debug: DebugOption = False,
 ) -> None:
     """Compare an ONNX file with the Keras model it came from, both against float64.
@@ -152,7 +187,7 @@ def check(
     arrays = load_samples(samples) if samples is not None else None
     with quiet_tensorflow():
         from .parity import check_parity
-    report = check_parity(load_keras_model(model), onnx, inputs=arrays)
+    report = check_parity(load_keras_model(model), onnx, inputs=arrays, precision=precision)
     say(report)
     if not report.passed:
         raise typer.Exit(DIFFERS)

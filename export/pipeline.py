@@ -1,21 +1,31 @@
 """The straight line from a Keras model to a proven ONNX file."""
 
+import dataclasses
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
+from keras_bn import __version__
+
 from .constants import evaluate_constants
 from .errors import ExportError, ParityError
 from .fold import fold_batch_norms
 from .layout import cancel_transposes
+from .naming import name_after_layers
 from .parity import check_parity
-from .report import ExportReport
-from .save import replacing, write
+from .precision import Precision, PrecisionReport, set_precision
+from .report import ExportReport, FoldReport
+from .runners import CHANNELS_SECOND
+from .samples import draw, split
+from .save import add_metadata, replacing, write
+from .signature import signature_of
+from .simplify import simplify
 from .trace import DEFAULT_OPSET, trace
 
 __all__ = ["export_onnx"]
@@ -30,6 +40,10 @@ def export_onnx(
     inputs: np.ndarray | dict[str, np.ndarray] | None = None,
     input_signature: Any = None,
     opset: int = DEFAULT_OPSET,
+    precision: Precision = "keep",
+    inputs_as_nchw: Sequence[str] = (),
+    outputs_as_nchw: Sequence[str] = (),
+    external_data: bool | None = None,
     check: bool = True,
 ) -> ExportReport:
     """Export a Keras model to ONNX, fold its batch norms, and prove that the result agrees.
@@ -46,6 +60,12 @@ def export_onnx(
             `tf.TensorSpec`, `keras.KerasTensor` or arrays. None asks the model, which must know: a
             functional model does, a subclassed one once it has been called.
         opset: Version of ONNX's operators, 13 to 18.
+        precision: "keep" computes in the dtypes of the Keras model, "float32" in float32 only, and
+            "float16" in float16, with float32 where a value would overflow on the samples.
+        inputs_as_nchw: Names of inputs whose channels, last in Keras, the file has at axis 1.
+        outputs_as_nchw: Likewise of outputs.
+        external_data: Whether the weights go to a file of their own beside `path`. None: where one
+            file cannot hold them.
         check: Compare with ONNX Runtime before the file is put in place. False skips the proof.
 
     Returns:
@@ -53,6 +73,8 @@ def export_onnx(
 
     Raises:
         ExportError: If the model cannot be exported.
+        ExportError: If an option is none of those listed, or names no input or output.
+        ExportError: If no part of the model can compute in float16.
         ExportError: If `path` cannot be written.
         ParityError: If ONNX Runtime computes something else than Keras; nothing is written.
 
@@ -72,15 +94,31 @@ def export_onnx(
     def timed(stage: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         start = time.perf_counter()
         result = function(*args, **kwargs)
-        seconds[stage] = time.perf_counter() - start
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
         return result
 
     with replacing(target) as temporary:
-        graph = timed("trace", trace, model, input_signature=input_signature, opset=opset)
+        graph = timed(
+            "trace",
+            trace,
+            model,
+            input_signature=input_signature,
+            opset=opset,
+            allow_bfloat16=precision != "keep",
+        )
         graph = timed("constants", evaluate_constants, graph)
-        graph = timed("layout", cancel_transposes, graph)
+        graph = timed("simplify", simplify, graph)
+        turned = {"inputs_as_nchw": inputs_as_nchw, "outputs_as_nchw": outputs_as_nchw}
+        graph = timed("layout", cancel_transposes, graph, **turned)
+        graph = timed("simplify", simplify, graph)
         graph, fold = timed("fold", fold_batch_norms, graph)
-        size = timed("save", write, graph, temporary)
+        fold = _renamed(fold, name_after_layers(graph.graph))
+        samples = _samples(model, input_signature, inputs, inputs_as_nchw, precision)
+        graph, placed = timed("precision", set_precision, graph, precision, samples)
+        metadata = _metadata(model, fold, placed, turned)
+        size = timed(
+            "save", write, graph, temporary, external_data=external_data, metadata=metadata
+        )
         parity = None
         if check:
             try:
@@ -91,6 +129,7 @@ def export_onnx(
                     temporary,
                     inputs=inputs,
                     input_signature=input_signature,
+                    precision=precision,
                 )
             except ExportError as e:
                 raise ExportError(str(e).replace(str(temporary), str(target))) from e
@@ -102,4 +141,53 @@ def export_onnx(
                     "architecture; `check=False` writes the file all the same.",
                     parity,
                 )
-    return ExportReport(str(target), size, seconds, fold, parity)
+            add_metadata(temporary, {"keras_bn.parity": json.dumps(parity.to_dict())})
+    return ExportReport(str(target), size, seconds, fold, placed, parity)
+
+
+def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
+    """Return the report with the names that the nodes have in the file."""
+    return FoldReport(
+        tuple(dataclasses.replace(row, into=names.get(row.into, row.into)) for row in fold.folds),
+        tuple(
+            dataclasses.replace(row, node=names.get(row.node, row.node)) for row in fold.refusals
+        ),
+    )
+
+
+def _samples(
+    model: keras.Model, input_signature: Any, inputs: Any, second: Sequence[str], precision: str
+) -> list[dict[str, np.ndarray]]:
+    """Return the batches of the parity check as the file takes them, where they are needed."""
+    if precision != "float16":
+        return []
+    specs = signature_of(model, input_signature).specs
+    batches = draw(specs, seed=0) if inputs is None else split(inputs, specs)
+    return [
+        {
+            spec.name: np.moveaxis(array, -1, 1) if spec.name in second else array
+            for spec, array in zip(specs, batch, strict=True)
+        }
+        for batch in batches
+    ]
+
+
+def _metadata(
+    model: keras.Model,
+    fold: FoldReport,
+    placed: PrecisionReport,
+    turned: dict[str, Sequence[str]],
+) -> dict[str, str]:
+    """Return what the file says of itself, but for the proof."""
+    entries = {
+        "keras_bn.version": __version__,
+        "keras_bn.model": str(model.name),
+        "keras_bn.keras": keras.__version__,
+        "keras_bn.folded": str(len(fold.folds)),
+        "keras_bn.left": str(len(fold.refusals)),
+        "keras_bn.precision": placed.precision,
+    }
+    for key, names in zip(CHANNELS_SECOND, turned.values(), strict=True):
+        if names:
+            entries[key] = json.dumps(list(names))
+    return entries

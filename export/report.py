@@ -7,6 +7,8 @@ import dataclasses
 import enum
 from typing import Any
 
+from .precision_report import PrecisionReport
+
 __all__ = [
     "ExportReport",
     "Fold",
@@ -175,6 +177,7 @@ class ExportReport:
         bytes: Its size.
         seconds: Seconds for each stage, in order.
         fold: What was folded and what was not.
+        precision: Which precision the file computes in, and what stays in float32.
         parity: The proof; None if it was not asked for.
     """
 
@@ -182,6 +185,7 @@ class ExportReport:
     bytes: int
     seconds: dict[str, float]
     fold: FoldReport
+    precision: PrecisionReport
     parity: ParityReport | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,4 +195,7 @@ class ExportReport:
 
     def __str__(self) -> str:
         parity = str(self.parity) if self.parity else "parity not checked"
-        return f"{self.path}: {self.bytes:,} bytes\n{self.fold}\n{parity}"
+        lines = [f"{self.path}: {self.bytes:,} bytes", str(self.fold)]
+        if self.precision.precision != "keep":
+            lines.append(str(self.precision))
+        return "\n".join([*lines, parity])

@@ -41,7 +41,11 @@ DEFAULT_OPSET = 18
 
 
 def trace(
-    model: keras.Model, *, input_signature: Any = None, opset: int = DEFAULT_OPSET
+    model: keras.Model,
+    *,
+    input_signature: Any = None,
+    opset: int = DEFAULT_OPSET,
+    allow_bfloat16: bool = False,
 ) -> ir.Model:
     """Trace a model's inference into an ONNX graph.
 
@@ -49,6 +53,8 @@ def trace(
         model: A Keras model.
         input_signature: As for `export_onnx`.
         opset: Version of ONNX's operators, 13 to 18.
+        allow_bfloat16: Whether the graph may say float16 where the model computes in bfloat16, for
+            a caller who changes the precision anyway.
 
     Returns:
         A graph with the inputs and outputs that Keras has, in name, order, shape and dtype; every
@@ -66,6 +72,13 @@ def trace(
         )
     signature = signature_of(model, input_signature)
     function, variables, outputs = _traced(model, signature)
+    tensors = (t for op in function.graph.get_operations() for t in op.outputs)
+    if not allow_bfloat16 and any(tensor.dtype == tf.bfloat16 for tensor in tensors):
+        raise ExportError(
+            "export: `precision` must be 'float32' or 'float16' for a model that computes in "
+            f"bfloat16, which ONNX Runtime does not on a CPU. Received: model {model.name!r} and "
+            "precision='keep'."
+        )
     graph = ir.from_proto(_convert(function, model, opset)).graph
     inputs = [spec.name for spec in signature.specs]
     _attach(graph, function, variables, len(inputs))
@@ -102,8 +115,6 @@ def _traced(model: keras.Model, signature: Signature) -> tuple[Any, list[Any], A
             function = tf.function(infer, autograph=False).get_concrete_function(unnamed, weights)
     except Exception as e:  # tracing runs the code of every layer
         raise _not_convertible(model, f"TensorFlow cannot trace it: {one_line(e)}") from e
-    if any(t.dtype == tf.bfloat16 for op in function.graph.get_operations() for t in op.outputs):
-        raise _not_convertible(model, "it computes in bfloat16, which tf2onnx turns into float16")
     return function, variables, keras.tree.map_structure(lambda _: None, structures[-1])
 
 

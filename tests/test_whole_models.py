@@ -1,0 +1,119 @@
+"""Whole networks, exported and proven: those of this package, and every family of Keras's own."""
+
+import importlib
+import pkgutil
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tolerances import assert_close
+
+import keras_bn.models
+from keras_bn.export import export_onnx
+
+OWN = sorted(module.name for module in pkgutil.iter_modules(keras_bn.models.__path__))
+FAMILIES = {
+    "ConvNeXtTiny": 64,
+    "DenseNet121": 64,
+    "EfficientNetB0": 64,
+    "EfficientNetV2B0": 64,
+    "InceptionResNetV2": 96,
+    "InceptionV3": 96,
+    "MobileNet": 64,
+    "MobileNetV2": 64,
+    "MobileNetV3Large": 64,
+    "MobileNetV3Small": 64,
+    "NASNetMobile": 64,
+    "ResNet50": 64,
+    "ResNet50V2": 64,
+    "VGG16": 48,
+    "Xception": 96,
+}
+# A recurrent layer wants time first, and gives it first.
+MORE_TRANSPOSES = {"crnn": 2}
+
+
+def trained(model, rng):
+    """Give a model biases, statistics and gammas, some negative, that no initializer would."""
+    for variable in model.variables:
+        if variable.path.endswith(("bias", "beta", "moving_mean")):
+            variable.assign(rng.normal(size=variable.shape) * 0.1)
+        elif variable.path.endswith("moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif variable.path.endswith("gamma") and len(variable.shape) == 1:
+            sign = rng.choice([1.0, 1.0, 1.0, -1.0], variable.shape)
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape) * sign)
+    return model
+
+
+def samples(model, count, rng):
+    """Draw an array for each input, unknown sizes 32."""
+    shapes = {tensor.name: [count, *(n or 32 for n in tensor.shape[1:])] for tensor in model.inputs}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def assert_agrees(model, path, rng):
+    """Compare at 1e-4 of the output's scale, batches of 1 and 3, with optimisations and without."""
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        assert {value.name for value in session.get_inputs()} == {v.name for v in model.inputs}
+        for count in (1, 3):
+            feed = samples(model, count, rng)
+            tensors = keras.tree.pack_sequence_as(
+                model.input, [feed[tensor.name] for tensor in keras.tree.flatten(model.input)]
+            )
+            expected = keras.tree.flatten(model(tensors, training=False))
+            for actual, wanted in zip(session.run(None, feed), expected, strict=True):
+                assert_close(actual, wanted, 1e-4)
+
+
+def assert_clean(model, path):
+    """Assert that nothing is in the graph that does nothing."""
+    graph = onnx.load(path).graph
+    kinds = [node.op_type for node in graph.node]
+    assert not {"Identity", "Dropout", "Shape", "Cast"} & set(kinds)
+    ends = [t for t in (*model.inputs, *keras.tree.flatten(model.output)) if len(t.shape) > 2]
+    assert kinds.count("Transpose") <= len(ends) + MORE_TRANSPOSES.get(model.name, 0)
+    read = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= read
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("name", OWN)
+def test_own_model(name, opset, rng, tmp_path):
+    model = trained(importlib.import_module(f"keras_bn.models.{name}").build(), rng)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(model, path, opset=opset).parity.passed
+    assert_agrees(model, path, rng)
+    assert_clean(model, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_of_keras_applications(name, opset, rng, tmp_path):
+    shape = (FAMILIES[name], FAMILIES[name], 3)
+    build = getattr(keras.applications, name)
+    model = trained(build(weights=None, input_shape=shape, classes=50), rng)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(model, path, opset=opset).parity.passed
+    assert_agrees(model, path, rng)
+    assert_clean(model, path)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2"])
+def test_stock_batch_norm_gives_the_graph_of_ours(name, rng, tmp_path):
+    model = trained(getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3)), rng)
+    graphs = []
+    for _ in range(2):
+        export_onnx(model, tmp_path / "model.onnx", check=False)
+        graphs.append(onnx.load(tmp_path / "model.onnx").graph)
+        keras_bn.use_fused_batch_norm(model)
+    stock, ours = graphs
+    assert [node.op_type for node in stock.node] == [node.op_type for node in ours.node]
+    for a, b in zip(stock.initializer, ours.initializer, strict=True):
+        assert_close(onnx.numpy_helper.to_array(a), onnx.numpy_helper.to_array(b), 1e-6)
