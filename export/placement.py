@@ -1,7 +1,7 @@
 """Which nodes of a float32 graph may compute in float16, by evidence and by what they compute.
 
-float16 holds magnitudes up to 65504 and, to full precision, from 2**-14 = 6.1e-5; its spacing is
-2**-11 of a value. So a node stays in float32
+float16 holds magnitudes up to 65504 and, to full precision, from 2**-14 = 6.1e-5; rounding to it
+errs by up to 2**-11 of a value. So a node stays in float32
 
 - where a tensor that it reads or makes was seen to exceed a quarter of 65504, the quarter because
   samples show most of a tensor's range and not all of it, or never reached 2**-14;
