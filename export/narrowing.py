@@ -107,16 +107,19 @@ class _Forms:
     def finish(self) -> int:
         """Remove what nobody reads any more, register the new weights, and count the new Casts."""
         initializers = self._graph.initializers
-        replaced = 0
+        removed: set[ir.Value] = set()
         for (value, _), form in self._forms.items():
-            unused = not value.uses() and not value.is_graph_output()
+            unused = not value.uses() and not value.is_graph_output() and value not in removed
             producer = value.producer()
-            if is_constant(value) or form.const_value is not None:
+            if is_constant(value):
                 if unused:
                     del initializers[str(value.name)]
-                    form.name = value.name
+                    if not form.is_graph_output():
+                        form.name = value.name
+                    removed.add(value)
                 initializers[str(form.name)] = form
             elif unused and producer is not None and producer.op_type == "Cast":
                 self._graph.remove(producer, safe=True)
-                replaced += 1
+                removed.add(value)
+        replaced = sum(not is_constant(value) for value in removed)
         return len(self._casts) - replaced

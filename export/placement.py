@@ -1,7 +1,7 @@
 """Which nodes of a float32 graph may compute in float16, by evidence and by what they compute.
 
-float16 holds magnitudes up to 65504 and, to full precision, from 2**-14 = 6.1e-5; its spacing is
-2**-11 of a value. So a node stays in float32
+float16 holds magnitudes up to 65504 and, to full precision, from 2**-14 = 6.1e-5; rounding to it
+errs by up to 2**-11 of a value. So a node stays in float32
 
 - where a tensor that it reads or makes was seen to exceed a quarter of 65504, the quarter because
   samples show most of a tensor's range and not all of it, or never reached 2**-14;
@@ -10,8 +10,8 @@ float16 holds magnitudes up to 65504 and, to full precision, from 2**-14 = 6.1e-
 - where it sums many values: n summands err by up to n * 2**-11 if summed in float16. Convolutions
   and matrix products are exempt: hardware sums their products in float32;
 - where small differences in its argument matter: roots, quotients, logarithms, exponentials and
-  normalisations, what leads to such an argument since the last sum, and what a quotient scales;
-- where it rounds, compares, or computes with integers or positions.
+  normalisations, what leads to such an argument, and what a quotient scales;
+- where it rounds or compares, what leads there, and where it computes with integers or positions.
 
 What would then be an island between float32 nodes stays, too. Whatever is not known here stays.
 """
@@ -55,9 +55,9 @@ def place(graph: ir.Graph, largest: Mapping[str, float]) -> tuple[list[ir.Node],
         why = _own_reason(node, opset, largest)
         if why is not None:
             stays[node] = why
-    keep_arguments(nodes, stays)
-    keep_quotients(nodes, stays)
     keep_positions(graph, nodes, stays)
+    keep_arguments(graph, nodes, stays)
+    keep_quotients(nodes, stays)
     keep_islands(nodes, stays)
     return [node for node in nodes if node not in stays], stays
 

@@ -21,7 +21,7 @@ class Float32Reason(enum.StrEnum):
     WEIGHT_OVERFLOW = "a constant would overflow in float16"
     WEIGHT_UNDERFLOW = "a constant would lose its digits in float16"
     SENSITIVE = "it is an exponential, power, root, quotient or normalisation, or scales by one"
-    ARGUMENT = "a root, logarithm or quotient depends on small differences in its result"
+    ARGUMENT = "a root, logarithm, quotient or rounding depends on small differences in it"
     LONG_SUM = "it adds up many values"
     DISCRETE = "it rounds, compares or orders"
     FROM_INTEGERS = "it computes with integers or positions"

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from .float16_forms import is_float, varying
 from .float16_operators import (
     ARGUMENTS,
+    DISCRETE,
     ELEMENTWISE,
     KERNELS,
     MOVING,
@@ -28,13 +29,48 @@ __all__ = ["Places", "keep_arguments", "keep_islands", "keep_positions", "keep_q
 Places = dict[ir.Node, tuple[Reason, str]]
 
 
-def keep_arguments(nodes: list[ir.Node], stays: Places) -> None:
-    """Keep what leads to the argument of a root, logarithm or quotient, back to the last sum.
+def keep_arguments(graph: ir.Graph, nodes: list[ir.Node], stays: Places) -> None:
+    """Keep what leads to the argument of a root, logarithm, quotient or rounding.
 
     A node with one varying input always belongs to the way, one that combines several, such as a
     residual Add, only where all of them are reduced: sums, and what was computed from sums alone.
-    The square that is summed is the end of the way.
+    Kernels are the end of the way, and so is the square that is summed.
     """
+    floats, seen = set(nodes), set[ir.Node]()
+    reduced = _reduced(nodes)
+    way = deque(value for node in graph for value in _arguments(node))
+    while way:
+        node = way.popleft().producer()
+        if node is None or node in seen or node not in floats or node.op_type in KERNELS:
+            continue
+        seen.add(node)
+        inputs = varying(node)
+        if len(inputs) > 1 and not all(v in reduced for v in inputs):
+            continue
+        stays.setdefault(node, (Reason.ARGUMENT, ""))
+        if not _squares(node):
+            way.extend(inputs)
+
+
+def _arguments(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs of a node for which small differences matter."""
+    if node.domain not in STANDARD:
+        return []
+    if node.op_type in ARGUMENTS:
+        inputs = list(node.inputs)[ARGUMENTS[node.op_type] :][:1]
+    elif node.op_type in DISCRETE or (node.op_type == "Cast" and _rounds(node)):
+        inputs = list(node.inputs)
+    else:
+        return []
+    return [value for value in inputs if value is not None and is_float(value)]
+
+
+def _rounds(cast: ir.Node) -> bool:
+    return cast.outputs[0].dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+
+
+def _reduced(nodes: list[ir.Node]) -> set[ir.Value]:
+    """Return the sums, maxima and so on, and all that is computed from them alone."""
     reduced: set[ir.Value] = set()
     for node in nodes:
         inputs = varying(node)
@@ -42,26 +78,7 @@ def keep_arguments(nodes: list[ir.Node], stays: Places) -> None:
         follows = inputs and all(v in reduced for v in inputs) and node.op_type not in KERNELS
         if sums or follows:
             reduced.update(node.outputs)
-    way = deque(
-        node.inputs[ARGUMENTS[node.op_type]]
-        for node in nodes
-        if node.op_type in ARGUMENTS and node.domain in STANDARD and node in stays
-    )
-    seen: set[ir.Node] = set()
-    floats = set(nodes)
-    while way:
-        value = way.popleft()
-        producer = value.producer() if value is not None else None
-        if producer is None or producer in seen or producer not in floats:
-            continue
-        seen.add(producer)
-        inputs = varying(producer)
-        on_the_way = len(inputs) == 1 or all(v in reduced for v in inputs)
-        if producer.op_type in KERNELS or not on_the_way:
-            continue
-        stays.setdefault(producer, (Reason.ARGUMENT, ""))
-        if not _squares(producer):
-            way.extend(inputs)
+    return reduced
 
 
 def _squares(node: ir.Node) -> bool:

@@ -1,5 +1,6 @@
 import importlib
 import pkgutil
+import sys
 
 import keras
 import numpy as np
@@ -117,6 +118,6 @@ def test_crnn_reads_lines_of_any_width(recurrent, rng):
 
 
 def test_models_import_without_scikit_learn(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     for module in pkgutil.iter_modules(keras_bn.models.__path__, "keras_bn.models."):
         importlib.reload(importlib.import_module(module.name))

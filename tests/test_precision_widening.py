@@ -205,3 +205,38 @@ def test_widened_graph_is_what_float64_says():
     )
     result, x = to_float32(model), draw(5, 3)
     assert_close(run_onnxruntime(result, x=x)[0], run_float64(result, x=x)[0])
+
+
+def test_constants_that_are_outputs_keep_their_name_and_dtype_in_float16():
+    model = graph(
+        """g (float[N,3] x, float16[3] w, float[3] v, bfloat16[3] b)
+        => (float[N,3] y, float16[3] w, float[3] v, bfloat16[3] b)
+        { a = Mul(x, v) y = Relu(a) }""",
+        w=in_half(draw(3), FLOAT16),
+        v=draw(3),
+        b=in_half(draw(3), BFLOAT16),
+    )
+    result, _ = set_precision(model, "float16", [{"x": draw(2, 3)}])
+    onnx.checker.check_model(ir.to_proto(result), full_check=True)
+    assert [(v.name, v.dtype) for v in result.graph.outputs] == [
+        ("y", FLOAT32),
+        ("w", FLOAT16),
+        ("v", FLOAT32),
+        ("b", BFLOAT16),
+    ]
+    for name in "wb":
+        value = result.graph.initializers[name].const_value.numpy()
+        np.testing.assert_array_equal(value, model.graph.initializers[name].const_value.numpy())
+
+
+def test_cast_of_integers_read_in_two_half_precisions_is_replaced_once():
+    model = graph(
+        """g (int64[3] i, float[N,3] x) => (float[N,3] y, bfloat16[3] f)
+        { c = Cast<to=1>(i) f = Cast<to=16>(i) y = Mul(x, c) }"""
+    )
+    i = np.int64([1, 2, 3])
+    result, report = set_precision(model, "float16", [{"x": draw(2, 3), "i": i}])
+    onnx.checker.check_model(ir.to_proto(result), full_check=True)
+    assert operators(result).count("Cast") == 4  # of i twice, of x, and of y
+    assert [(v.name, v.dtype) for v in result.graph.outputs] == [("y", FLOAT32), ("f", BFLOAT16)]
+    assert report.float16 == 1
