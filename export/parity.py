@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 import onnxruntime
 
@@ -77,10 +78,16 @@ def check_parity(
         The errors of every output and the verdict.
 
     Raises:
+        ExportError: If `precision` is none of "keep", "float32" and "float16".
         ExportError: If the file cannot be run, or its inputs or outputs are not the model's.
         ExportError: If `inputs` do not fit the model, or Keras cannot run on them.
         ExportError: If an output of Keras has no finite value, so that there is nothing to compare.
     """
+    if precision not in ("keep", "float32", "float16"):
+        raise ExportError(
+            "check: `precision` must be 'keep', 'float32' or 'float16'. "
+            f"Received: precision={precision!r}."
+        )
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
     signature = signature_of(model, input_signature)
@@ -100,8 +107,10 @@ def check_parity(
         run_batches(in_onnxruntime(path, level, [s.name for s in specs], names), batches)
         for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
     ]
-    truth, reference = _truth(model, signature, batches, own, _epsilon(model))
-    epsilon = float(np.finfo(np.float16).eps) if precision == "float16" else _epsilon(model)
+    epsilon = _epsilon(model)
+    truth, reference = _truth(model, signature, batches, own, epsilon)
+    if precision != "keep":
+        epsilon = float(np.finfo(precision).eps)
     outputs = []
     for i, name in enumerate(names):
         found = [result[i] for result in results]
@@ -135,8 +144,8 @@ def _truth(
 def _epsilon(model: keras.Model) -> float:
     """Return the spacing at 1 of the coarsest dtype that a model computes in."""
     dtypes = {layer.compute_dtype for layer in model._flatten_layers()} | {"float32"}
-    coarse = [d for d in dtypes if d and keras.backend.is_float_dtype(d) and d != "bfloat16"]
-    return max(float(np.finfo(dtype).eps) for dtype in coarse)
+    known = [dtype for dtype in dtypes if dtype and keras.backend.is_float_dtype(dtype)]
+    return max(float(ml_dtypes.finfo(dtype).eps) for dtype in known)
 
 
 def _compare(

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import keras
 import numpy as np
@@ -88,6 +88,11 @@ def export_onnx(
         >>> len(report.fold.folds), report.parity.passed
         (1, True)
     """
+    if precision not in get_args(Precision):
+        raise ExportError(
+            "export: `precision` must be 'keep', 'float32' or 'float16'. "
+            f"Received: precision={precision!r}."
+        )
     target = Path(path)
     seconds: dict[str, float] = {}
 
@@ -106,6 +111,9 @@ def export_onnx(
             opset=opset,
             allow_bfloat16=precision != "keep",
         )
+        placed = PrecisionReport(precision)
+        if precision == "float32":  # before a weight is rounded on its way to half precision
+            graph, placed = timed("precision", set_precision, graph, precision)
         graph = timed("constants", evaluate_constants, graph)
         graph = timed("simplify", simplify, graph)
         turned = {"inputs_as_nchw": inputs_as_nchw, "outputs_as_nchw": outputs_as_nchw}
@@ -113,8 +121,9 @@ def export_onnx(
         graph = timed("simplify", simplify, graph)
         graph, fold = timed("fold", fold_batch_norms, graph)
         fold = _renamed(fold, name_after_layers(graph.graph))
-        samples = _samples(model, input_signature, inputs, inputs_as_nchw, precision)
-        graph, placed = timed("precision", set_precision, graph, precision, samples)
+        if precision == "float16":  # once it is known which values there are
+            samples = _samples(model, input_signature, inputs, inputs_as_nchw)
+            graph, placed = timed("precision", set_precision, graph, precision, samples)
         metadata = _metadata(model, fold, placed, turned)
         size = timed(
             "save", write, graph, temporary, external_data=external_data, metadata=metadata
@@ -141,7 +150,9 @@ def export_onnx(
                     "architecture; `check=False` writes the file all the same.",
                     parity,
                 )
+            size -= temporary.stat().st_size
             add_metadata(temporary, {"keras_bn.parity": json.dumps(parity.to_dict())})
+            size += temporary.stat().st_size
     return ExportReport(str(target), size, seconds, fold, placed, parity)
 
 
@@ -156,11 +167,9 @@ def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
 
 
 def _samples(
-    model: keras.Model, input_signature: Any, inputs: Any, second: Sequence[str], precision: str
+    model: keras.Model, input_signature: Any, inputs: Any, second: Sequence[str]
 ) -> list[dict[str, np.ndarray]]:
-    """Return the batches of the parity check as the file takes them, where they are needed."""
-    if precision != "float16":
-        return []
+    """Return the batches of the parity check as the file takes them."""
     specs = signature_of(model, input_signature).specs
     batches = draw(specs, seed=0) if inputs is None else split(inputs, specs)
     return [

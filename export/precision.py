@@ -47,7 +47,7 @@ def set_precision(
         The new graph, and which nodes compute in which precision.
 
     Raises:
-        ValueError: If `precision` is none of the three.
+        ExportError: If `precision` is none of the three.
         ExportError: If no node can compute in float16, or a value is Inf or NaN on the samples, or
             there are no samples, or ONNX Runtime cannot run the graph on them.
     """
@@ -57,8 +57,8 @@ def set_precision(
         return widen(model), PrecisionReport(precision)
     if precision == "float16":
         return _to_float16(model, samples)
-    raise ValueError(
-        "set_precision: `precision` must be 'keep', 'float32' or 'float16'. "
+    raise ExportError(
+        "export: `precision` must be 'keep', 'float32' or 'float16'. "
         f"Received: precision={precision!r}."
     )
 

@@ -79,7 +79,7 @@ def test_float32_model_in_float16(randomised, rng, tmp_path):
     assert report.parity.passed
     assert report.precision.float16 > 0
     assert FLOAT16 in dtypes(path)
-    assert path.stat().st_size < 0.6 * export_onnx(model, tmp_path / "single.onnx").bytes
+    assert path.stat().st_size < 0.65 * export_onnx(model, tmp_path / "single.onnx").bytes
     x = rng.random((3, 8, 8, 1)).astype(np.float32)
     (y,) = run(path, image=x)
     assert y.dtype == np.float32
@@ -90,7 +90,7 @@ def test_activation_that_overflows_float16_stays_in_float32(rng, tmp_path):
     x = keras.Input((4,), name="x")
     large = keras.layers.Dense(4, kernel_initializer=keras.initializers.Constant(3e4), name="large")
     small = keras.layers.Rescaling(1e-5)
-    model = keras.Model(x, keras.layers.Dense(3)(small(large(x))))
+    model = keras.Model(x, keras.layers.Dense(3)(small(keras.layers.ReLU()(large(x)))))
     report = export_onnx(model, tmp_path / "model.onnx", precision="float16")
     assert report.parity.passed
     assert any(row.node.startswith("large") for row in report.precision.float32)
@@ -135,12 +135,12 @@ def test_subclassed_model_from_its_signature(rng, tmp_path):
             self.dense, self.norm = keras.layers.Dense(4), BatchNormalization()
 
         def call(self, left, right):
-            return {"sum": self.norm(self.dense(left + right)), "left": left * 2.0}
+            return {"sum": self.norm(self.dense(left + right)), "twice": left * 2.0}
 
     model, path = Net(), tmp_path / "model.onnx"
     spec = keras.InputSpec(shape=(None, 3), dtype="float32")
     report = export_onnx(model, path, input_signature=[spec, spec])
     assert report.parity.passed
-    assert [output.name for output in report.parity.outputs] == ["left", "sum"]
+    assert [output.name for output in report.parity.outputs] == ["sum", "twice"]
     x, y = rng.normal(size=(2, 5, 3)).astype(np.float32)
-    assert_close(run(path, left=x, right=y)[1], model(x, y)["sum"])
+    assert_close(run(path, left=x, right=y)[0], model(x, y)["sum"])
