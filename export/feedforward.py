@@ -1,7 +1,8 @@
-"""Keras's batch norm, Dense, UpSampling and TimeDistributed in ONNX's own terms.
+"""Keras's batch norm, Dense, Embedding, UpSampling and TimeDistributed in ONNX's own terms.
 
     BatchNormalization        BatchNormalization, with the channels moved to axis 1 and back
     Dense on rank > 2         MatMul, which TensorFlow wraps in two computed Reshapes
+    Embedding                 Gather, which counts negative indices from the end as Keras does
     UpSampling, nearest       Resize by whole factors, which TensorFlow writes as Tiles
     TimeDistributed(layer)    layer on (N * T, ...), which TensorFlow unrolls, or loops over
 
@@ -37,6 +38,7 @@ def feedforward_method(layer: Any) -> tuple[str, Callable[..., Any]] | None:
         keras.layers.BatchNormalization.call: _batch_norm,
         BatchNormalization.call: _batch_norm,
         keras.layers.Dense.call: _dense,
+        keras.layers.Embedding.call: _embedding,
         keras.layers.TimeDistributed.call: _time_distributed,
         keras.layers.UpSampling1D.call: _up_sampling,
         keras.layers.UpSampling2D.call: _up_sampling,
@@ -86,6 +88,16 @@ def _dense(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
     (y,) = place_operator("MatMul", [x, kernel], [(*x.shape[:-1], layer.units)], {})
     y = y if layer.bias is None else ops.add(y, layer.bias)
     return y if layer.activation is None else layer.activation(y)
+
+
+def _embedding(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+    if getattr(layer, "quantization_mode", None) is not None:
+        return None
+    indices = inputs if inputs.dtype in (tf.int32, tf.int64) else tf.cast(inputs, tf.int32)
+    table = tf.convert_to_tensor(layer.embeddings)
+    shape = (*indices.shape, layer.output_dim)
+    (y,) = place_operator("Gather", [table, indices], [shape], {"axis": 0})
+    return ops.cast(y, layer.compute_dtype)
 
 
 def _up_sampling(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:

@@ -4,6 +4,7 @@
     Erfc(x)                                       ->  1 - Erf(x)
     Expm1(x)                                      ->  Tanh(x / 2) * (Exp(x) + 1)
     ReverseV2(x, axes)                            ->  Slice with steps of -1
+    Select(c, x, y)                               ->  Where, exact where the other branch is NaN
     Bucketize(x)                                  ->  how many boundaries are not above x
     ResizeNearestNeighbor(x), sizes known         ->  Gather of the rows and columns it picks
     ResizeBilinear(x), sizes known                ->  Resize to exactly the size that is meant
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf2onnx.onnx_opset.controlflow import Select
 from tf2onnx.onnx_opset.nn import Resize
 from tf2onnx.utils import map_onnx_to_numpy_type
 
@@ -219,6 +221,13 @@ def _reverse(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     _replace(context, node, "Slice", [node.input[0], *inputs], {}, f"{name}/Slice")
 
 
+def _select(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Keep tf2onnx from writing x * c + y * (1 - c), which is NaN where either branch is."""
+    del name, arguments
+    node.set_attr("handles_nan", 1)
+    Select.version_9(context, node)
+
+
 def _replace(
     context: Any, node: Any, operator: str, inputs: list[str], attributes: Any, name: str
 ) -> None:
@@ -245,4 +254,6 @@ HANDLERS: dict[str, Handler] = {
     "ResizeBilinear": (_resize_bilinear, []),
     "ResizeNearestNeighbor": (_resize_nearest, []),
     "ReverseV2": (_reverse, []),
+    "Select": (_select, []),
+    "SelectV2": (_select, []),
 }

@@ -205,6 +205,18 @@ def test_merging_layers(randomised, tmp_path):
     prove(keras.Model([x, z], layers.Concatenate()([m()([x, z]) for m in merges])), tmp_path)
 
 
+def test_where_ignores_nan_in_the_other_branch(tmp_path):
+    x = keras.Input((4,), name="x")
+    y = keras.ops.where(x > 0.0, keras.ops.log(x), 0.0)
+    prove(keras.Model(x, y), tmp_path, inputs=np.array([[-1.0, 0.0, 1.0, 2.0]], np.float32))
+
+
+def test_negative_indices_of_an_embedding(randomised, tmp_path):
+    x = keras.Input((3,), dtype="int32", name="x")
+    model = randomised(keras.Model(x, layers.Embedding(5, 2)(x)))
+    prove(model, tmp_path, inputs=np.array([[0, -1, 4], [-5, 2, 3]]))
+
+
 def test_adapted_normalization(rng, tmp_path):
     layer = layers.Normalization()
     layer.adapt(rng.normal(3.0, 2.0, (50, 5)))

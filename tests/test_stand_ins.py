@@ -49,6 +49,11 @@ def test_dense_on_sequences_is_one_matmul():
     assert kinds(on((None, 3, 5), layers.Dense(4))) == ["MatMul", "Add"]
 
 
+def test_embedding_is_one_gather():
+    tokens = keras.Input((6,), dtype="int32", name="x")
+    assert kinds(keras.Model(tokens, layers.Embedding(9, 2)(tokens))) == ["Gather"]
+
+
 def test_nearest_up_sampling_is_one_resize():
     found = kinds(on((None, None, 3), layers.UpSampling2D((2, 3))))
     assert found == ["Transpose", "Resize", "Transpose"]

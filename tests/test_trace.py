@@ -208,7 +208,7 @@ def test_layer_that_tensorflow_cannot_trace_is_one_error():
 def test_bfloat16_is_refused():
     x = keras.Input((3,))
     model = keras.Model(x, keras.layers.Dense(2, dtype="mixed_bfloat16")(x))
-    with pytest.raises(ExportError, match="it computes in bfloat16"):
+    with pytest.raises(ExportError, match="a model that computes in bfloat16"):
         trace(model)
 
 
