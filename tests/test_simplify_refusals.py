@@ -321,3 +321,27 @@ def test_axis_of_unknown_size_stays():
         a = Conv(x, w) y = Squeeze(a, two)
     }"""
     assert operators(simplify(graph(text, two=TWO, w=W1))) == ["Conv", "Squeeze"]
+
+
+# Numbers and versions that are out of the ordinary
+
+
+def test_integers_that_wrap_around_stay_computed():
+    text = """g (int32[2,2147483647] x, int32[1] k) => (int32[2] y) {
+        s = Shape(x) c = Cast<to = 6>(s) a = Mul(c, k) y = Abs(a)
+    }"""
+    assert operators(simplify(graph(text, k=np.array([2], np.int32)))) == ["Mul", "Abs"]
+
+
+def test_initializer_that_a_caller_may_override_is_no_constant():
+    text = "g (float[N,8] x, int64[2] t) => (float[P,Q] y) { y = Reshape(x, t) }"
+    model = graph(text, t=np.array([-1, 8]))
+    model.graph.inputs.append(model.graph.initializers["t"])
+    model.graph.outputs[0].shape = ir.Shape(["P", "Q"])
+    assert operators(simplify(model)) == ["Reshape"]
+
+
+def test_older_opset_is_only_copied():
+    text = "g (float[N,3] x) => (float[N,3] y) { a = Identity(x) y = Neg(a) }"
+    model = graph(text, opset=12)
+    assert operators(simplify(model)) == ["Identity", "Neg"]
