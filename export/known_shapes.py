@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from .constants import is_constant
 from .known_integers import integers_of
 from .shape_rules import RULES, Shape
 from .sizes import Size, exact_quotient, unknown
@@ -24,15 +25,13 @@ __all__ = ["Integers", "KnownShapes", "Shape", "is_standard"]
 Integers = np.ndarray[Any, Any]  # of dtype object: `int` or `Polynomial` elements
 
 INTEGER = frozenset({ir.DataType.INT32, ir.DataType.INT64})
+HOLDING_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 LARGEST = 64  # elements of an integer tensor that is followed
 
 
 def is_standard(node: ir.Node) -> bool:
     """Say whether a node is ONNX's own and holds no graph."""
-    return node.domain in ("", "ai.onnx") and not any(
-        a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        for a in node.attributes.values()
-    )
+    return node.domain in ("", "ai.onnx") and node.op_type not in HOLDING_GRAPHS
 
 
 class KnownShapes:
@@ -58,7 +57,7 @@ class KnownShapes:
             self.learn(output, shape if i == 0 else None)
         if rule is not None and node.outputs[0].dtype in INTEGER:
             integers = integers_of(self, node)
-            if integers is not None and integers.size <= LARGEST:
+            if integers is not None and _fits(integers, node.outputs[0].dtype):
                 self._integers[node.outputs[0]] = integers
 
     def learn(self, value: ir.Value, shape: Shape | None) -> None:
@@ -78,7 +77,7 @@ class KnownShapes:
         if value is None:
             return None
         if value not in self._shapes:  # a constant, a graph input, or made behind our back
-            if value.const_value is not None:
+            if is_constant(value) and value.const_value is not None:
                 self._shapes[value] = tuple(value.const_value.shape.numpy())
             else:
                 self.learn(value, None)
@@ -93,7 +92,7 @@ class KnownShapes:
         return self._integers[value]
 
     def _elements(self, value: ir.Value) -> Integers | None:
-        tensor = value.const_value if not value.is_graph_input() else None
+        tensor = value.const_value if is_constant(value) else None
         if value.dtype not in INTEGER or (tensor is not None and tensor.size > LARGEST):
             return None
         if tensor is not None:
@@ -149,3 +148,10 @@ class KnownShapes:
         if numbers:
             return numbers[0]
         return several.pop() if len(several) == 1 else unknown()
+
+
+def _fits(integers: Integers, dtype: ir.DataType | None) -> bool:
+    """Say whether integers are few, and none has wrapped around."""
+    bits = 31 if dtype is ir.DataType.INT32 else 63
+    numbers = (n for n in integers.ravel() if isinstance(n, int))
+    return integers.size <= LARGEST and all(-(1 << bits) <= n < 1 << bits for n in numbers)

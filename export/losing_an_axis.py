@@ -241,7 +241,7 @@ def _pad_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Pa
     for i, at in enumerate(given):
         begins[at], ends[at] = pads[i], pads[len(pads) // 2 + i]
     del begins[axis], ends[axis]
-    constant = editor.integers(f"{node.name}/pads", begins + ends)
+    constant = editor.integers(f"{node.outputs[0].name}/pads", begins + ends)
     fill = [node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] is not None else []
     return [lesser.of(node.inputs[0]), constant, *fill], dict(node.attributes)
 
@@ -269,7 +269,7 @@ def _slice_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> 
     columns = zip(*rows, strict=True) if rows else [(0,), (np.iinfo(np.int64).max,), (0,), (1,)]
     names = ("starts", "ends", "axes", "steps")
     constants = [
-        editor.integers(f"{node.name}/{name}", column)
+        editor.integers(f"{node.outputs[0].name}/{name}", column)
         for name, column in zip(names, columns, strict=True)
     ]
     return [lesser.of(node.inputs[0]), *constants], {}

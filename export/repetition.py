@@ -94,5 +94,7 @@ def _repetitions(node: ir.Node) -> list[int] | None:
 
 
 def _write(editor: Editor, node: ir.Node, x: ir.Value, scales: list[int]) -> None:
-    constant = editor.constant(f"{node.name}/scales", ir.tensor(np.array(scales, np.float32)))
+    constant = editor.constant(
+        f"{node.outputs[0].name}/scales", ir.tensor(np.array(scales, np.float32))
+    )
     editor.replace(node, "Resize", [x, None, constant], REPEATING)

@@ -88,11 +88,15 @@ def _write(editor: Editor, node: ir.Node, source: ir.Value, result: Shape) -> bo
         return editor.bypass(node, source)
     target = constant_target(shape, result, given=_given(editor, node, source))
     if target is not None:
-        editor.replace(node, "Reshape", [source, editor.integers(f"{node.name}/shape", target)])
+        editor.replace(
+            node, "Reshape", [source, editor.integers(f"{node.outputs[0].name}/shape", target)]
+        )
         return True
     for op_type, axes in (("Squeeze", _added(result, shape)), ("Unsqueeze", _added(shape, result))):
         if axes:
-            editor.replace(node, op_type, [source, editor.integers(f"{node.name}/axes", axes)])
+            editor.replace(
+                node, op_type, [source, editor.integers(f"{node.outputs[0].name}/axes", axes)]
+            )
             return True
     parts = [i for i in range(1, len(shape)) if _parts(shape, i) == result]
     if parts and node.op_type != "Flatten":

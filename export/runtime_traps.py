@@ -66,7 +66,7 @@ def _keep_apart(editor: Editor, pad: ir.Node, pool: ir.Node) -> bool:
     shape = editor.known.shape(pad.inputs[0])
     if editor.opset >= 18 and shape is not None:
         pad.resize_inputs(4)
-        pad.replace_input_with(3, editor.integers(f"{pad.name}/axes", range(len(shape))))
+        pad.replace_input_with(3, editor.integers(f"{pad.outputs[0].name}/axes", range(len(shape))))
         return True
     dtype = pad.outputs[0].dtype
     if dtype is None or dtype not in FLOATS | {ir.DataType.DOUBLE}:
@@ -74,7 +74,7 @@ def _keep_apart(editor: Editor, pad: ir.Node, pool: ir.Node) -> bool:
     minus_zero = ir.Tensor(np.array(-0.0, dtype.numpy()), dtype=dtype)
     if len(pad.inputs) < 3:
         pad.resize_inputs(3)
-    pad.replace_input_with(2, editor.constant(f"{pad.name}/fill", minus_zero))
+    pad.replace_input_with(2, editor.constant(f"{pad.outputs[0].name}/fill", minus_zero))
     return True
 
 

@@ -100,7 +100,7 @@ def _fix_expand(editor: Editor, node: ir.Node) -> bool:
         if not isinstance(size, int) and size != own:
             return False
         elements.append(size if isinstance(size, int) else 1)
-    name = f"{node.name}/shape"
+    name = f"{node.outputs[0].name}/shape"
     node.replace_input_with(1, editor.integers(name, list(reversed(elements))))
     return True
 
@@ -116,7 +116,9 @@ def _fix_resize(editor: Editor, node: ir.Node) -> bool:
     scales = [exact_quotient(size, n) for size, n in zip(sizes, shape, strict=True)]
     if not all(isinstance(scale, int) and scale > 0 for scale in scales):
         return False
-    constant = editor.constant(f"{node.name}/scales", ir.tensor(np.array(scales, np.float32)))
+    constant = editor.constant(
+        f"{node.outputs[0].name}/scales", ir.tensor(np.array(scales, np.float32))
+    )
     node.replace_input_with(2, constant)
     node.resize_inputs(3)
     return True

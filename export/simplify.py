@@ -29,6 +29,7 @@ from .shape_constants import drop_flattening, fix_integers
 
 __all__ = ["simplify"]
 
+OLDEST = 13  # since when the axes of Squeeze and Unsqueeze are an input
 STAGES = (
     drop_noops,
     fix_integers,
@@ -45,7 +46,7 @@ def simplify(model: ir.Model) -> ir.Model:
     """Write the same computation with fewer nodes.
 
     Args:
-        model: Any graph; stays unchanged.
+        model: Any graph; stays unchanged. Of opset 13 or newer; an older one is only copied.
 
     Returns:
         A new model with the same inputs, outputs and results, whose values carry the shapes that
@@ -68,6 +69,8 @@ def simplify(model: ir.Model) -> ir.Model:
     changed = True
     while changed:
         editor, changed = Editor(graph), False
+        if editor.opset < OLDEST:
+            return model
         for stage in STAGES:
             if stage(editor):
                 changed = True
