@@ -17,6 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from .exact import FLOATS, ExactTensor, constant, exact, is_constant, rearranged
 from .operators import evaluate
 from .shapes import infer_shapes
+from .views import model_around
 
 __all__ = [
     "FLOATS",
@@ -112,13 +113,8 @@ def _without(model: ir.Model, evaluated: dict[ir.Node, None], known: Constants) 
             for value in graph.initializers.values()
             if _is_read(value, evaluated) or value.is_graph_input() or value.is_graph_output()
         ],
-        doc_string=graph.doc_string,
-        opset_imports=graph.opset_imports,
-        name=graph.name,
-        metadata_props=dict(graph.metadata_props),
     )
-    view.meta.update(graph.meta)
-    copy = _with_graph(model, view).clone()
+    copy = model_around(view, model).clone()
     new = list(copy.graph.inputs[len(graph.inputs) :])
     del copy.graph.inputs[len(graph.inputs) :]
     names, layers = _origins(evaluated)
@@ -150,21 +146,6 @@ def _tells_a_shape(value: ir.Value) -> bool:
 
 def _is_read(value: ir.Value, evaluated: dict[ir.Node, None]) -> bool:
     return any(use.node not in evaluated for use in value.uses())
-
-
-def _with_graph(model: ir.Model, graph: ir.GraphView) -> ir.Model:
-    return ir.Model(
-        graph,  # type: ignore[arg-type]
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        domain=model.domain,
-        model_version=model.model_version,
-        doc_string=model.doc_string,
-        functions=tuple(model.functions.values()),
-        metadata_props=dict(model.metadata_props),
-        device_configurations=model.device_configurations,
-    )
 
 
 def _origins(

@@ -152,15 +152,15 @@ def rearranged(
     return moved
 
 
-def blocks(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
-    """Yield a constant's bytes in order, as arrays of uint8 of a few megabytes each."""
+def blocks(tensor: ir.TensorProtocol) -> Iterator[memoryview]:
+    """Yield a constant's bytes in order, a few megabytes at a time."""
     if isinstance(tensor, ExactTensor):
         for part in _parts(tensor.base, tensor.factors):
             yield _as_bytes(_multiplied(*part, tensor.dtype.numpy()))
         return
     array = tensor.numpy()
     if array.dtype.itemsize != tensor.dtype.itemsize:  # several elements to a byte
-        yield np.frombuffer(tensor.tobytes(), np.uint8)
+        yield memoryview(tensor.tobytes())
         return
     for rows, _ in _parts(array, ()):
         yield _as_bytes(rows)
@@ -213,5 +213,5 @@ def _parts(base: np.ndarray, factors: Factors) -> Iterator[tuple[np.ndarray, Fac
             yield from _parts(base[cut], parts)
 
 
-def _as_bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _as_bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

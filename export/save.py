@@ -2,12 +2,13 @@
 
 The bytes go to a temporary file beside the target, which is renamed over the target at the very
 end: a reader, or a process killed half-way, finds the old file or the new one and nothing between.
+A graph whose weights are in a file of their own is replaced as safely; `external.py` says how.
 """
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,42 @@ import onnx
 import onnx_ir as ir
 
 from .errors import ExportError
+from .external import data_files_of, sync_folder, write_data
+from .wire import Skeleton, skeleton
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["remove_unfinished", "replacing", "write", "write_keras_model"]
-
-_unfinished: set[Path] = set()  # temporary files that `replacing` has given out
+__all__ = ["add_metadata", "remove_unfinished", "replacing", "write", "write_keras_model"]
 
 LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
+FOR_METADATA = 2**20  # bytes of that, left free for `add_metadata`
+
+
+class _Unfinished:
+    """A temporary file that `replacing` has given out, and data files written for it."""
+
+    def __init__(self, temporary: Path, target: Path) -> None:
+        self.temporary, self.target = temporary, target
+        self.data: set[Path] = set()
+
+    def put_in_place(self) -> None:
+        """Let it take the target's place, and remove the data files that only the old one used."""
+        stale = data_files_of(self.target) - self.data
+        self.temporary.replace(self.target)
+        self.data.clear()
+        if stale:
+            sync_folder(self.target.parent)
+        for path in stale:
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        self.temporary.unlink(missing_ok=True)
+        for path in self.data - data_files_of(self.target) if self.data else ():
+            path.unlink(missing_ok=True)
+
+
+_unfinished: dict[Path, _Unfinished] = {}
 
 
 @contextlib.contextmanager
@@ -35,7 +63,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
     Yields:
         A path in the same folder and with the same suffix, to be written. If the block raises, it
-        is removed and the target stays untouched.
+        is removed, along with what `write` put beside it, and the target stays untouched.
 
     Raises:
         ExportError: If the target cannot be written, or is something else than a file.
@@ -53,23 +81,23 @@ def replacing(target: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(".keras-bn" + final.suffix, ".", final.parent)
         os.close(handle)
     temporary = Path(name)
-    _unfinished.add(temporary)
+    unfinished = _unfinished[temporary] = _Unfinished(temporary, final)
     try:
         yield temporary
         with _translated(target):
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(final)
+            temporary.chmod(_mode())
+            unfinished.put_in_place()
     finally:
-        temporary.unlink(missing_ok=True)
-        _unfinished.discard(temporary)
+        unfinished.remove()
+        del _unfinished[temporary]
 
 
 def remove_unfinished() -> None:
     """Remove the temporary files of all blocks that are running, for a process about to end."""
-    for temporary in list(_unfinished):
-        temporary.unlink(missing_ok=True)
+    for unfinished in list(_unfinished.values()):
+        unfinished.remove()
 
 
 @contextlib.contextmanager
@@ -80,29 +108,74 @@ def _translated(target: Path) -> Iterator[None]:
         raise _unwritable(target, e.strerror or str(e)) from e
 
 
-def write(model: ir.Model, path: Path) -> int:
+def write(
+    model: ir.Model,
+    path: Path,
+    *,
+    external_data: bool | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> int:
     """Check a graph in full and write it.
 
     Args:
         model: The graph; stays unchanged.
         path: The file to write, such as the one that `replacing` gives.
+        external_data: Whether the weights go to a file of their own; see `external.py`. None: if
+            one file cannot hold everything.
+        metadata: Entries for the file's `metadata_props`.
 
     Returns:
-        The file's size in bytes.
+        The size in bytes, of both files if there are two.
 
     Raises:
-        ExportError: If the graph is not valid ONNX, or too large for one file.
+        ExportError: If the graph is not valid ONNX, or too large for one file while
+            `external_data` is False.
+        ExportError: If a file cannot be written, such as on a full disk.
     """
-    size = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
-    )
-    if size > LARGEST_FILE:
+    parts = skeleton(model, metadata or {})
+    _check(parts.checked)
+    size, content = parts.single_file()
+    largest = LARGEST_FILE - FOR_METADATA
+    if external_data is False and size > largest:
         raise ExportError(
-            f"export: the weights must fit into one file of {LARGEST_FILE:,} bytes. "
-            f"Received: a model with {size:,} bytes of weights. Export a smaller model; weights "
-            "in a file of their own are not supported yet."
+            f"export: with `external_data=False` a model must fit into {largest:,} bytes. "
+            f"Received: a model of {size:,} bytes. Leave it out, or pass True: the weights then go "
+            "to a file of their own."
         )
-    proto = ir.to_proto(model)
+    with _translated(path):
+        if external_data or size > largest:
+            return _write_two_files(parts, path)
+        with path.open("wb") as file:
+            for part in content:
+                file.write(part)
+        return size
+
+
+def add_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Add `metadata_props` to an ONNX file at no cost: they are appended, the rest stays unread.
+
+    protobuf merges a field that occurs again at the end of a message.
+
+    Args:
+        path: A file that `write` wrote, such as one that `replacing` gave.
+        metadata: The entries; their keys must be new.
+
+    Raises:
+        ExportError: If they are more than a megabyte, or the file cannot be written.
+    """
+    addition = onnx.ModelProto()
+    onnx.helper.set_model_props(addition, dict(metadata))
+    content = addition.SerializeToString(deterministic=True)
+    if len(content) > FOR_METADATA:
+        raise ExportError(
+            f"export: metadata must fit into {FOR_METADATA:,} bytes. "
+            f"Received: {len(content):,} bytes. Shorten them."
+        )
+    with _translated(path), path.open("ab") as file:
+        file.write(content)
+
+
+def _check(proto: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
@@ -111,9 +184,17 @@ def write(model: ir.Model, path: Path) -> int:
             f"Received: a graph for which onnx.checker says: {str(e).strip().splitlines()[0]} "
             "Please report this with the model's architecture."
         ) from e
-    with _translated(path):
-        path.write_bytes(proto.SerializeToString(deterministic=True))
-    return path.stat().st_size
+
+
+def _write_two_files(parts: Skeleton, path: Path) -> int:
+    unfinished = _unfinished.get(path)
+    target = path if unfinished is None else unfinished.target
+    data, offsets = write_data(parts.tensors(), target, _mode())
+    if unfinished is not None:
+        unfinished.data.add(data)
+    content = parts.with_external_data(data.name, offsets)
+    path.write_bytes(content)
+    return len(content) + data.stat().st_size
 
 
 def write_keras_model(model: "keras.Model", path: Path) -> int:
@@ -141,8 +222,8 @@ def _unwritable(target: Path, why: str) -> ExportError:
     )
 
 
-def _umask() -> int:
-    """Return the process's file mode mask, which can only be read by setting it."""
+def _mode() -> int:
+    """Return the usual permissions of a new file: the mask can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask
