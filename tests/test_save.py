@@ -4,13 +4,15 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from graphs import graph
 
 from keras_bn.export import ExportError, save
-from keras_bn.export.save import replacing, write
+from keras_bn.export.save import add_metadata, replacing, write
 
 
 def relu():
@@ -36,15 +38,58 @@ def test_invalid_graph_is_refused(tmp_path):
         write(model, tmp_path / "model.onnx")
 
 
-def test_graph_too_large_for_one_file_is_refused(tmp_path, monkeypatch):
-    import numpy as np
-
-    monkeypatch.setattr(save, "LARGEST_FILE", 100)
-    model = graph(
-        "g (float[64] x, float[64] w) => (float[64] y) { y = Mul(x, w) }", w=np.ones(64, "f")
+def scaled(values):
+    return graph(
+        f"g (float[{len(values)}] x, float[{len(values)}] w) => (float[{len(values)}] y)"
+        "{ y = Mul(x, w) }",
+        w=np.asarray(values, np.float32),
     )
-    with pytest.raises(ExportError, match=re.escape("Received: a model with 256 bytes of weights")):
-        write(model, tmp_path / "model.onnx")
+
+
+def test_model_too_large_for_one_file_is_refused_if_there_may_be_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(save, "LARGEST_FILE", save.FOR_METADATA + 1000)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ExportError, match=r"fit into 1,000 bytes. Received: a model of 1,\d\d\d b"):
+        write(scaled(np.ones(256)), path, external_data=False)
+    assert list(tmp_path.iterdir()) == []
+    write(scaled(np.ones(128)), path, external_data=False)
+
+
+def test_model_too_large_for_one_file_gets_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(save, "LARGEST_FILE", save.FOR_METADATA + 1000)
+    path = tmp_path / "model.onnx"
+    write(scaled(np.ones(128)), path)
+    assert list(tmp_path.iterdir()) == [path]
+    size = write(scaled(np.ones(256)), path)
+    assert size == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("external_data", [True, False])
+def test_metadata_can_be_written_and_added_later(tmp_path, external_data):
+    path = tmp_path / "model.onnx"
+    model = scaled(np.arange(1000))
+    model.metadata_props.update({"kept": "1", "replaced": "1"})
+    write(model, path, external_data=external_data, metadata={"replaced": "2", "new": "3"})
+    before = path.read_bytes()
+    add_metadata(path, {"later": "4"})
+    add_metadata(path, {"last": "\N{GREEK SMALL LETTER GAMMA}"})
+    assert path.read_bytes().startswith(before)
+    expected = {"kept": "1", "replaced": "2", "new": "3", "later": "4", "last": "\u03b3"}
+    assert {p.key: p.value for p in onnx.load(path).metadata_props} == expected
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == expected
+    np.testing.assert_array_equal(
+        session.run(None, {"x": np.ones(1000, np.float32)})[0], np.arange(1000)
+    )
+    assert model.metadata_props == {"kept": "1", "replaced": "1"}
+
+
+def test_too_much_metadata_is_refused(tmp_path):
+    write(relu(), tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match=r"fit into 1,048,576 bytes\. Received: 2,0"):
+        add_metadata(tmp_path / "model.onnx", {"long": "x" * 2_000_000})
 
 
 def test_replacing_puts_the_new_file_in_place(tmp_path):
