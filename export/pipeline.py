@@ -1,10 +1,12 @@
 """The straight line from a Keras model to a proven ONNX file."""
 
+import contextlib
 import dataclasses
+import gc
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -103,31 +105,32 @@ def export_onnx(
         return result
 
     with replacing(target) as temporary:
-        graph = timed(
-            "trace",
-            trace,
-            model,
-            input_signature=input_signature,
-            opset=opset,
-            allow_bfloat16=precision != "keep",
-        )
-        placed = PrecisionReport(precision)
-        if precision == "float32":  # before a weight is rounded on its way to half precision
-            graph, placed = timed("precision", set_precision, graph, precision)
-        graph = timed("constants", evaluate_constants, graph)
-        graph = timed("simplify", simplify, graph)
-        turned = {"inputs_as_nchw": inputs_as_nchw, "outputs_as_nchw": outputs_as_nchw}
-        graph = timed("layout", cancel_transposes, graph, **turned)
-        graph = timed("simplify", simplify, graph)
-        graph, fold = timed("fold", fold_batch_norms, graph)
-        fold = _renamed(fold, name_after_layers(graph.graph))
-        if precision == "float16":  # once it is known which values there are
-            samples = _samples(model, input_signature, inputs, inputs_as_nchw)
-            graph, placed = timed("precision", set_precision, graph, precision, samples)
-        metadata = _metadata(model, fold, placed, turned)
-        size = timed(
-            "save", write, graph, temporary, external_data=external_data, metadata=metadata
-        )
+        with _garbage_uncollected():
+            graph = timed(
+                "trace",
+                trace,
+                model,
+                input_signature=input_signature,
+                opset=opset,
+                allow_bfloat16=precision != "keep",
+            )
+            placed = PrecisionReport(precision)
+            if precision == "float32":  # before a weight is rounded on its way to half precision
+                graph, placed = timed("precision", set_precision, graph, precision)
+            graph = timed("constants", evaluate_constants, graph)
+            graph = timed("simplify", simplify, graph)
+            turned = {"inputs_as_nchw": inputs_as_nchw, "outputs_as_nchw": outputs_as_nchw}
+            graph = timed("layout", cancel_transposes, graph, **turned)
+            graph = timed("simplify", simplify, graph)
+            graph, fold = timed("fold", fold_batch_norms, graph)
+            fold = _renamed(fold, name_after_layers(graph.graph))
+            if precision == "float16":  # once it is known which values there are
+                samples = _samples(model, input_signature, inputs, inputs_as_nchw)
+                graph, placed = timed("precision", set_precision, graph, precision, samples)
+            metadata = _metadata(model, fold, placed, turned)
+            size = timed(
+                "save", write, graph, temporary, external_data=external_data, metadata=metadata
+            )
         parity = None
         if check:
             try:
@@ -154,6 +157,22 @@ def export_onnx(
             add_metadata(temporary, {"keras_bn.parity": json.dumps(parity.to_dict())})
             size += temporary.stat().st_size
     return ExportReport(str(target), size, seconds, fold, placed, parity)
+
+
+@contextlib.contextmanager
+def _garbage_uncollected() -> Iterator[None]:
+    """Pause Python's collector of reference cycles.
+
+    Each of its full runs walks all that Keras and TensorFlow have made, a third of a second, and
+    the many small objects of a graph would set off several.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
