@@ -6,9 +6,11 @@
     pools with auto_pad SAME and a       its kernels, 1.24 to 1.32, compute a negative padding:
     kernel smaller than the stride       wrong numbers, or a refusal at run time
 
-The first is matched only where `auto_pad` is NOTSET, so a pool without padding says VALID, which
-means the same. Where the pool pads too, the Pad gets its `axes` as an input (opset 18), or fills
-with -0.0; neither is matched. The second gets explicit pads where they are the same in every run.
+Its optimiser moves Transposes out of the way first, so a Pad counts as standing before a pool when
+only such operators are between them. The rewrite is matched only where `auto_pad` is NOTSET, so a
+pool without padding says VALID, which means the same. Where the pool pads too, the Pad gets its
+`axes` as an input (opset 18), or fills with -0.0; neither is matched. The second trap is avoided by
+explicit pads where they are the same in every run.
 
 Nothing is done for what `simplify` removes anyway: a Transpose that keeps the order, in front of
 Gemm, was taken for one that swaps the axes up to 1.28.
@@ -24,6 +26,7 @@ from .window_padding import window_extents, window_padding
 __all__ = ["avoid_runtime_traps"]
 
 POOLS = ("AveragePool", "MaxPool")
+PASSING = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def avoid_runtime_traps(editor: Editor) -> bool:
@@ -31,12 +34,17 @@ def avoid_runtime_traps(editor: Editor) -> bool:
     changed = False
     for pool in editor.nodes(*POOLS):
         changed |= _resolve_same_padding(editor, pool)
-        source = pool.inputs[0]
-        cast = editor.producer(source, "Cast")
-        pad = editor.producer(cast.inputs[0] if cast is not None else source, "Pad")
+        pad = _pad_above(editor, pool)
         if pad is not None and pool.attributes.get_string("auto_pad", "NOTSET") == "NOTSET":
             changed |= _keep_apart(editor, pad, pool)
     return changed
+
+
+def _pad_above(editor: Editor, pool: ir.Node) -> ir.Node | None:
+    source = pool.inputs[0]
+    while (between := editor.producer(source, *PASSING)) is not None:
+        source = between.inputs[0]
+    return editor.producer(source, "Pad")
 
 
 def _resolve_same_padding(editor: Editor, pool: ir.Node) -> bool:

@@ -81,10 +81,19 @@ def _pad(g, x):
 
 
 def _pad_and_pool(g, x):
+    """A Pad, channels last or first, in front of a window."""
     if g.chance(0.5):
         x = g.node("Relu", x)
-    padded = x and _pad(g, x)
-    return padded and g.choice(_pool, _conv)(g, padded)
+    rank = len(g.shape(x))
+    if g.chance(0.3):
+        x = g.node("Transpose", x, perm=[0, *range(2, rank), 1])
+        pads = np.zeros((2, rank), np.int64)
+        pads[:, 1:-1] = g.rng.integers(0, 3, (2, rank - 2))
+        padded = g.node("Pad", x, g.integers(*pads.ravel()))
+        padded = g.node("Transpose", padded, perm=[0, rank - 1, *range(1, rank - 1)])
+    else:
+        padded = _pad(g, x)
+    return padded and g.choice(_pool, _pool, _conv)(g, padded)
 
 
 def _binary(g, x):

@@ -18,12 +18,12 @@ def is_matched(model):
     """Say whether ONNX Runtime 1.31 would make a Pad the padding of a pool.
 
     It asks for a constant Pad of zero bytes with at most three inputs and one reader, perhaps a
-    Cast, and a pool whose `auto_pad` is NOTSET.
+    Cast, and a pool whose `auto_pad` is NOTSET, once Transposes between them are moved away.
     """
     for pad in [node for node in model.graph if node.op_type == "Pad"]:
         fill = pad.inputs[2] if len(pad.inputs) > 2 else None
         (reader,) = {use.node for use in pad.outputs[0].uses()}
-        if reader.op_type == "Cast":
+        while reader.op_type in ("Cast", "Transpose"):
             (reader,) = {use.node for use in reader.outputs[0].uses()}
         if (
             len(pad.inputs) <= 3
@@ -77,6 +77,15 @@ def test_maximum_behind_a_cast_says_valid(opset):
         a = Pad(x, p) b = Cast<to = 11>(a) y = MaxPool<kernel_shape = [3, 3]>(b)
     }"""
     check(text, opset=opset, p=PADS)
+
+
+@OPSETS
+def test_maximum_behind_a_transpose_says_valid(opset):
+    text = """g (float[N,3,H,W] x, int64[8] p) => (float[N,3,P,Q] y) {
+        a = Transpose<perm = [0, 2, 3, 1]>(x) b = Pad(a, p) c = Transpose<perm = [0, 3, 1, 2]>(b)
+        y = MaxPool<kernel_shape = [3, 3]>(c)
+    }"""
+    check(text, opset=opset, p=np.array([0, 1, 1, 0, 0, 1, 1, 0]))
 
 
 @OPSETS
