@@ -123,6 +123,7 @@ def export_onnx(
             graph = timed("layout", cancel_transposes, graph, **turned)
             graph = timed("simplify", simplify, graph)
             graph, fold = timed("fold", fold_batch_norms, graph)
+            graph = timed("simplify", simplify, graph)  # a Mul may have stood behind a Pad
             fold = _renamed(fold, name_after_layers(graph.graph))
             if precision == "float16":  # once it is known which values there are
                 samples = _samples(model, input_signature, inputs, inputs_as_nchw)
