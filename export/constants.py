@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .exact import FLOATS, ExactTensor, constant, exact, is_constant, rearranged
-from .operators import evaluate
+from .evaluation import evaluate
 from .shapes import infer_shapes
 from .views import model_around
 

@@ -4,9 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from keras_bn.export import operators
+from keras_bn.export import evaluation
 from keras_bn.export.exact import ExactTensor
-from keras_bn.export.operators import evaluate
+from keras_bn.export.evaluation import evaluate
 
 F, I = np.float32, np.int64  # noqa: E741
 
@@ -62,8 +62,8 @@ def parts(op_type, arrays, attributes):
 @pytest.mark.parametrize(("op_type", "arrays", "opset", "attributes"), FAST)
 def test_fast_operator_is_that_of_the_reference(op_type, arrays, opset, attributes, monkeypatch):
     node, tensors = parts(op_type, arrays, attributes)
-    (expected,) = operators._by_reference(node, tensors, opset)
-    monkeypatch.setattr(operators, "_by_reference", None)
+    (expected,) = evaluation._by_reference(node, tensors, opset)
+    monkeypatch.setattr(evaluation, "_by_reference", None)
     (actual,) = evaluate(node, tensors, opset)
     assert actual.dtype == expected.dtype
     actual, expected = (t.exact if isinstance(t, ExactTensor) else t.numpy()
