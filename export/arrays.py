@@ -114,7 +114,10 @@ def _target_structure(model: keras.Model) -> Any:
     count = len(keras.tree.flatten(structure))
     if isinstance(structure, dict) and len(structure) == count:
         return {key: key for key in structure}
-    return keras.tree.pack_sequence_as(structure, output_names(model))
+    return keras.tree.pack_sequence_as(
+        structure,
+        output_names(model, [spec.name for spec in keras.tree.flatten(input_specs(model))]),
+    )
 
 
 def _target_names(

@@ -27,7 +27,6 @@ if __name__ == "__main__":  # first, so that a misspelt file name need not wait 
     main(["check", *sys.argv[1:]])
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,9 @@ import onnxruntime
 from .errors import ExportError, one_line
 from .load import require_file
 from .report import OutputParity, ParityReport
+from .runners import float64_copy, in_keras, in_onnxruntime, run_batches
 from .samples import Samples, draw, split
-from .signature import input_specs, output_names
+from .signature import Signature, signature_of
 
 __all__ = ["check_parity"]
 
@@ -51,23 +51,26 @@ FALLBACK = 128.0
 # is active once says nothing about the size of Keras's error.
 CHANNEL_VALUES = 4
 
-Run = Callable[[Samples], Samples]
-
 
 def check_parity(
     model: keras.Model,
     onnx_path: str | os.PathLike[str],
     *,
     inputs: np.ndarray | dict[str, np.ndarray] | None = None,
+    input_signature: Any = None,
+    precision: str = "keep",
     seed: int = 0,
 ) -> ParityReport:
     """Measure whether an ONNX file computes what a Keras model computes in inference.
 
     Args:
-        model: A built functional or sequential Keras model; its state stays as it is.
+        model: A Keras model; its state stays as it is.
         onnx_path: The ONNX file; inputs and outputs as in `model`.
         inputs: Samples, shape (N, ...): an array for a model with one input, or a dict by input
             name (other names are ignored). None draws them; see `samples.py`.
+        input_signature: As for `export_onnx`.
+        precision: What the file was exported with, as for `export_onnx`: a "float16" file is
+            allowed the errors of float16.
         seed: Seed of the draws.
 
     Returns:
@@ -80,25 +83,25 @@ def check_parity(
     """
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
-    specs = keras.tree.flatten(input_specs(model))
+    signature = signature_of(model, input_signature)
+    specs = signature.specs
     batches = list(draw(specs, seed) if inputs is None else split(inputs, specs))
-    names = output_names(model)
-    levels = onnxruntime.GraphOptimizationLevel
-    plain, optimised = (
-        _session(path, level, specs, names)
-        for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
-    )
+    run, names = in_keras(model, signature)
     try:
-        own = _run(_keras_runner(model), batches)
+        own = run_batches(run, batches)
     except Exception as e:  # running a model runs the code of every layer
         raise ExportError(
             "check: Keras must be able to run the model on the samples. Received: "
             f"{[array.shape for array in batches[0]]}: {one_line(e)}. "
             "Give samples of a suitable shape with `inputs` or --input."
         ) from e
-    epsilon = _epsilon(model)
-    truth, reference = _truth(model, batches, own, epsilon)
-    results = [_run(plain, batches), _run(optimised, batches)]
+    levels = onnxruntime.GraphOptimizationLevel
+    results = [
+        run_batches(in_onnxruntime(path, level, [s.name for s in specs], names), batches)
+        for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
+    ]
+    truth, reference = _truth(model, signature, batches, own, _epsilon(model))
+    epsilon = float(np.finfo(np.float16).eps) if precision == "float16" else _epsilon(model)
     outputs = []
     for i, name in enumerate(names):
         found = [result[i] for result in results]
@@ -106,60 +109,17 @@ def check_parity(
     return ParityReport(reference, sum(len(batch[0]) for batch in batches), tuple(outputs))
 
 
-def _session(path: Path, level: Any, specs: list[Any], outputs: list[str]) -> Run:
-    """Open a file in ONNX Runtime, on the CPU in one thread, for inputs in the model's order."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
-    options.intra_op_num_threads = 1  # the same sums in the same order, run after run
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
-        raise ExportError(
-            "check: MODEL.onnx must be a file that ONNX Runtime loads. "
-            f"Received: {str(path)!r}: {one_line(e)}"
-        ) from e
-    inputs = [spec.name for spec in specs]
-    for what, wanted, found in (
-        ("inputs", inputs, [value.name for value in session.get_inputs()]),
-        ("outputs", outputs, [value.name for value in session.get_outputs()]),
-    ):
-        if sorted(found) != sorted(wanted):
-            raise ExportError(
-                f"check: the {what} of MODEL.onnx must be those of the Keras model, {wanted}. "
-                f"Received: {found}. Is it an export of another model?"
-            )
-
-    def run(batch: Samples) -> Samples:
-        try:
-            return list(session.run(outputs, dict(zip(inputs, batch, strict=True))))
-        except Exception as e:
-            raise ExportError(
-                "check: MODEL.onnx must accept the inputs of the Keras model. "
-                f"Received: {one_line(e)}"
-            ) from e
-
-    return run
-
-
-def _keras_runner(model: keras.Model) -> Run:
-    """Return a function that runs a model in inference and leaves its state alone."""
-    structure = input_specs(model)
-
-    def run(batch: Samples) -> Samples:
-        with keras.StatelessScope():
-            outputs = model(keras.tree.pack_sequence_as(structure, batch), training=False)
-        return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
-
-    return run
-
-
 def _truth(
-    model: keras.Model, batches: list[Samples], own: Samples, epsilon: float
+    model: keras.Model,
+    signature: Signature,
+    batches: list[Samples],
+    own: Samples,
+    epsilon: float,
 ) -> tuple[Samples, str]:
     """Return the outputs in float64 and "float64", or Keras's own outputs and why they must do."""
     try:
-        truth = _run(_keras_runner(_float64_copy(model)), batches)
+        copy = float64_copy(model)
+        truth = run_batches(in_keras(copy, signature)[0], batches)
     except Exception as e:  # copying and running a model runs the code of every layer
         return own, f"Keras itself; no float64 copy: {one_line(e)}"
     limit = np.sqrt(epsilon)
@@ -172,56 +132,11 @@ def _truth(
     return truth, "float64"
 
 
-def _float64_copy(model: keras.Model) -> keras.Model:
-    """Rebuild a functional or sequential model with every layer in float64, same weights."""
-
-    def in_float64(layer: Any) -> Any:
-        copy = layer.__class__.from_config(_in_float64(layer.get_config()))
-        if isinstance(copy, keras.Layer):
-            for part in copy._flatten_layers():  # made by a constructor, so in no config
-                part.dtype_policy = keras.DTypePolicy("float64")
-        return copy
-
-    copy = keras.models.clone_model(model, clone_function=in_float64, recursive=True)
-    copy.set_weights(model.get_weights())
-    for layer in copy._flatten_layers():
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # it keeps its statistics outside the weights, too
-    narrow = [v.path for v in copy.variables if v.dtype in ("float16", "bfloat16", "float32")]
-    if narrow:
-        raise TypeError(f"{narrow[0]} stays in its own precision")
-    return copy
-
-
-def _in_float64(config: Any) -> Any:
-    """Replace the dtype in a config and in the configs inside it, such as a wrapped layer's."""
-    if isinstance(config, list | tuple):
-        return type(config)(_in_float64(part) for part in config)
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: "float64" if key == "dtype" and value is not None else _in_float64(value)
-        for key, value in config.items()
-    }
-
-
 def _epsilon(model: keras.Model) -> float:
     """Return the spacing at 1 of the coarsest dtype that a model computes in."""
     dtypes = {layer.compute_dtype for layer in model._flatten_layers()} | {"float32"}
     coarse = [d for d in dtypes if d and keras.backend.is_float_dtype(d) and d != "bfloat16"]
     return max(float(np.finfo(dtype).eps) for dtype in coarse)
-
-
-def _run(run: Run, batches: list[Samples]) -> Samples:
-    """Run every batch and join the results of each output, at least of rank 1."""
-    columns = zip(*(run(batch) for batch in batches), strict=True)
-    joined = []
-    for column in columns:
-        parts = [np.atleast_1d(part) for part in column]
-        if len({part.shape[1:] for part in parts}) > 1:  # unknown dimensions that follow the batch
-            parts = [part.reshape(-1) for part in parts]
-        joined.append(np.concatenate(parts))
-    return joined
 
 
 def _compare(

@@ -16,7 +16,7 @@ from .layout import cancel_transposes
 from .parity import check_parity
 from .report import ExportReport
 from .save import replacing, write
-from .trace import trace
+from .trace import DEFAULT_OPSET, trace
 
 __all__ = ["export_onnx"]
 
@@ -28,6 +28,8 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     inputs: np.ndarray | dict[str, np.ndarray] | None = None,
+    input_signature: Any = None,
+    opset: int = DEFAULT_OPSET,
     check: bool = True,
 ) -> ExportReport:
     """Export a Keras model to ONNX, fold its batch norms, and prove that the result agrees.
@@ -36,9 +38,14 @@ def export_onnx(
     agree with Keras; until then, and whenever this raises, `path` is untouched.
 
     Args:
-        model: A built functional or sequential Keras model. Exported as in inference.
+        model: A Keras model: functional, sequential or subclassed. Exported as in inference.
         path: The file to write; its folder must exist.
         inputs: Samples to compare on, as for `check_parity`; None draws them.
+        input_signature: What the model is called with, as in Keras's `model.export`: a list with a
+            structure for each positional argument, whose leaves are `keras.InputSpec`,
+            `tf.TensorSpec`, `keras.KerasTensor` or arrays. None asks the model, which must know: a
+            functional model does, a subclassed one once it has been called.
+        opset: Version of ONNX's operators, 13 to 18.
         check: Compare with ONNX Runtime before the file is put in place. False skips the proof.
 
     Returns:
@@ -69,7 +76,7 @@ def export_onnx(
         return result
 
     with replacing(target) as temporary:
-        graph = timed("trace", trace, model)
+        graph = timed("trace", trace, model, input_signature=input_signature, opset=opset)
         graph = timed("constants", evaluate_constants, graph)
         graph = timed("layout", cancel_transposes, graph)
         graph, fold = timed("fold", fold_batch_norms, graph)
@@ -77,7 +84,14 @@ def export_onnx(
         parity = None
         if check:
             try:
-                parity = timed("parity", check_parity, model, temporary, inputs=inputs)
+                parity = timed(
+                    "parity",
+                    check_parity,
+                    model,
+                    temporary,
+                    inputs=inputs,
+                    input_signature=input_signature,
+                )
             except ExportError as e:
                 raise ExportError(str(e).replace(str(temporary), str(target))) from e
             if not parity.passed:

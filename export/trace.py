@@ -3,90 +3,149 @@
 The variables are *arguments* of the traced function (`keras.StatelessScope`), so TensorFlow and
 tf2onnx see a graph without a single weight: nothing is frozen, copied or serialised on the way,
 and every weight can be attached afterwards under the name that its author knows it by, such as
-`conv1/kernel`. Eager tensors that the model captured are attached in the same way.
+`conv1/kernel`. Whatever else the function captured is attached in the same way, and so never
+becomes an input. Layers with an ONNX operator of their own leave stand-ins (`stand_ins.py`);
+functions inside the model are traced as part of it.
 
-This is the only file that imports tf2onnx. It refuses a model whose inputs are unknown and an
-operator that tf2onnx cannot convert.
+Recurrent layers that stay loops keep their weights as constants, which tf2onnx's rewriters want.
+
+It refuses a model whose inputs are unknown and an operator that cannot be converted. Only this file
+and `operators.py` know tf2onnx.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 import onnx_ir as ir
 import tensorflow as tf
 from tf2onnx.tfonnx import process_tf_graph
 
 from keras_bn import __version__
+from keras_bn.observe import eager_functions
 
-from .errors import ExportError
-from .naming import Names
+from .errors import ExportError, one_line
+from .naming import LayerPaths, Names, name_after_layers, name_constants
+from .operators import HANDLERS
+from .recurrent import recurrent_method
 from .shapes import captured_logs, infer_shapes
-from .signature import input_specs, output_names
+from .signature import Signature, output_names, signature_of
+from .stand_ins import stand_ins
 
-__all__ = ["OPSET", "trace"]
+__all__ = ["DEFAULT_OPSET", "OPSETS", "trace"]
 
-OPSET = 18  # the newest that tf2onnx 1.17 converts to
+OPSETS = range(13, 19)  # 18 is the newest that tf2onnx 1.17 converts to
+DEFAULT_OPSET = 18
 
 
-def trace(model: keras.Model) -> ir.Model:
+def trace(
+    model: keras.Model, *, input_signature: Any = None, opset: int = DEFAULT_OPSET
+) -> ir.Model:
     """Trace a model's inference into an ONNX graph.
 
     Args:
-        model: A built functional or sequential Keras model.
+        model: A Keras model.
+        input_signature: As for `export_onnx`.
+        opset: Version of ONNX's operators, 13 to 18.
 
     Returns:
-        A graph of opset `OPSET`: inputs and outputs as in Keras, in name, order, shape and dtype;
-        every variable an initializer, in the layout that Keras keeps it in.
+        A graph with the inputs and outputs that Keras has, in name, order, shape and dtype; every
+        variable that matters an initializer, in the layout that Keras keeps it in. Each node has
+        in `meta["layer"]` the path of the Keras layer that it comes from.
 
     Raises:
-        ExportError: If the inputs are unknown or an operator cannot be converted.
+        ExportError: If `opset` is not one of those, the inputs are unknown, or an operator cannot
+            be converted.
     """
-    specs = input_specs(model)
-    variables = list(model.variables)
-
-    def infer(inputs: Any, weights: list[Any]) -> list[Any]:
-        with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
-            outputs: list[Any] = keras.tree.flatten(model(inputs, training=False))
-            return outputs
-
-    try:
-        function = tf.function(infer, autograph=False).get_concrete_function(
-            specs, [tf.TensorSpec(v.shape, v.dtype) for v in variables]
+    if opset not in OPSETS:
+        raise ExportError(
+            f"export: `opset` must be in [{OPSETS.start}, {OPSETS.stop - 1}]. "
+            f"Received: opset={opset!r}."
         )
-    except Exception as e:  # tracing runs the code of every layer
-        raise _not_convertible(model, f"TensorFlow cannot trace it: {type(e).__name__}: {e}") from e
-    if any(t.dtype == tf.bfloat16 for op in function.graph.get_operations() for t in op.outputs):
-        raise _not_convertible(model, "it computes in bfloat16, which tf2onnx turns into float16")
-    graph = ir.from_proto(_convert(function, model)).graph
-    model_inputs = [spec.name for spec in keras.tree.flatten(specs)]
-    _attach(graph, function, variables, len(model_inputs))
-    _name(graph.inputs, model_inputs, function.inputs)
-    _name(graph.outputs, output_names(model), function.outputs)
+    signature = signature_of(model, input_signature)
+    function, variables, outputs = _traced(model, signature)
+    graph = ir.from_proto(_convert(function, model, opset)).graph
+    inputs = [spec.name for spec in signature.specs]
+    _attach(graph, function, variables, len(inputs))
+    _name(graph.inputs, inputs, function.inputs)
+    _name(graph.outputs, output_names(model, inputs, outputs), function.outputs)
+    _tidy(graph, LayerPaths(model))
     traced = ir.Model(graph, ir_version=10, producer_name="keras-bn", producer_version=__version__)
-    infer_shapes(traced)
+    if any(v.shape is None or v.dtype is None for node in graph for v in node.outputs if v.name):
+        infer_shapes(traced)
     return traced
 
 
-def _convert(function: Any, model: keras.Model) -> Any:
+def _traced(model: keras.Model, signature: Signature) -> tuple[Any, list[Any], Any]:
+    """Return the traced function, the variables that are its last arguments, and its outputs.
+
+    The outputs are the structure that the model returns.
+    """
+    frozen = {id(v) for layer in _loops(model) for v in layer.variables}
+    constants = [(v, keras.ops.convert_to_numpy(v)) for v in model.variables if id(v) in frozen]
+    variables = [v for v in model.variables if id(v) not in frozen]
+    structures: list[Any] = []
+
+    def infer(inputs: list[Any], weights: list[Any]) -> list[Any]:
+        mapping = list(zip(variables, weights, strict=True))
+        mapping += [(v, tf.constant(value)) for v, value in constants]
+        with keras.StatelessScope(state_mapping=mapping):
+            structures.append(model(*signature.pack(inputs), training=False))
+            return [tf.convert_to_tensor(tensor) for tensor in keras.tree.flatten(structures[-1])]
+
+    weights = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
+    unnamed = [tf.TensorSpec(spec.shape, spec.dtype) for spec in signature.specs]
+    try:
+        with eager_functions(), stand_ins(model):
+            function = tf.function(infer, autograph=False).get_concrete_function(unnamed, weights)
+    except Exception as e:  # tracing runs the code of every layer
+        raise _not_convertible(model, f"TensorFlow cannot trace it: {one_line(e)}") from e
+    if any(t.dtype == tf.bfloat16 for op in function.graph.get_operations() for t in op.outputs):
+        raise _not_convertible(model, "it computes in bfloat16, which tf2onnx turns into float16")
+    return function, variables, keras.tree.map_structure(lambda _: None, structures[-1])
+
+
+def _loops(model: keras.Model) -> list[Any]:
+    """Return the recurrent layers that have no stand-in."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    return [layer for layer in layers if recurrent_method(layer) is None]
+
+
+def _convert(function: Any, model: keras.Model, opset: int) -> Any:
     """Run tf2onnx on a weightless graph; its warnings become the text of an error, if any."""
     with tf.Graph().as_default() as graph, captured_logs() as messages:
         tf.import_graph_def(function.graph.as_graph_def(add_shapes=True), name="")
         try:
             proto = process_tf_graph(
                 graph,
-                opset=OPSET,
+                opset=opset,
+                custom_op_handlers=HANDLERS,
                 input_names=[tensor.name for tensor in function.inputs],
                 output_names=[tensor.name for tensor in function.outputs],
             ).make_model(model.name)
         except Exception as e:  # tf2onnx raises whatever its handlers meet
-            said = "; ".join(messages) or f"{type(e).__name__}: {e}"
+            said = "; ".join(messages) or one_line(e)
             raise _not_convertible(model, f"tf2onnx says: {said}") from e
     # tf2onnx only logs an operator that it does not know, and leaves it in the graph.
-    unknown = [f"{n.op_type} at {n.name}" for n in proto.graph.node if not _is_onnx(n)]
+    layers = LayerPaths(model)
+    unknown = {
+        f"TensorFlow's {node.op_type} in layer {layers.of(node.name) or node.name!r}"
+        for node in _all_nodes(proto.graph)
+        if not _is_onnx(node)
+    }
     if unknown:
-        raise _not_convertible(model, f"no equivalent of {', '.join(unknown)}")
+        raise _not_convertible(model, f"no equivalent of {', '.join(sorted(unknown))}")
     return proto
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_nodes(attribute.g)
 
 
 def _is_onnx(node: Any) -> bool:
@@ -101,6 +160,17 @@ def _not_convertible(model: keras.Model, found: str) -> ExportError:
     )
 
 
+def _tidy(graph: ir.Graph, layers: LayerPaths) -> None:
+    """Give nodes their Keras layers and names, and mend what tf2onnx leaves unfinished."""
+    for node in graph.all_nodes():
+        node.meta["layer"] = layers.of(str(node.name))
+        if node.op_type == "Identity":
+            node.resize_inputs(1)  # there is a shape behind where TensorFlow had a list
+    weights = {name for name, value in graph.initializers.items() if "layers" in value.meta}
+    name_after_layers(graph)
+    name_constants(graph, weights)
+
+
 def _attach(graph: ir.Graph, function: Any, variables: list[Any], first: int) -> None:
     """Turn the traced arguments after the model's own inputs into initializers."""
     captured = [external for external, _ in function.graph.captures]
@@ -108,24 +178,37 @@ def _attach(graph: ir.Graph, function: Any, variables: list[Any], first: int) ->
     names = [v.path for v in variables] + [f"captured_{i}" for i in range(len(captured))]
     taken = Names(str(value.name) for value in graph.inputs[:first])
     for value, source, wanted in zip(list(graph.inputs[first:]), sources, names, strict=True):
+        graph.inputs.remove(value)
+        if not value.uses():
+            continue
         if source.dtype == tf.resource:
             raise ExportError(
                 "export: a model must keep its state in Keras variables. "
                 f"Received: a captured TensorFlow resource {source!r}."
             )
-        name = taken.new(wanted)
-        graph.inputs.remove(value)
-        value.name = name
-        value.const_value = ir.tensor(keras.ops.convert_to_numpy(source), name=name)
+        value.name = taken.new(wanted)
+        tensor = ir.Tensor(_array(source), name=value.name)
+        value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
+        value.type = ir.TensorType(tensor.dtype)
         value.meta["layers"] = frozenset({wanted.rpartition("/")[0]} - {""})
-        graph.initializers[name] = value
+        graph.initializers[value.name] = value
+
+
+def _array(source: Any) -> np.ndarray:
+    """Return the value of a variable or tensor; it shares the memory where that is possible."""
+    tensor = tf.convert_to_tensor(source)
+    try:
+        return np.asarray(memoryview(tensor))
+    except (TypeError, ValueError):  # such as bfloat16, which the buffer protocol does not know
+        return np.asarray(keras.ops.convert_to_numpy(source))
 
 
 def _name(values: Any, names: list[str], tensors: list[Any]) -> None:
     """Give graph inputs or outputs their Keras names, and unknown dimensions readable ones."""
     for value, name, tensor in zip(values, names, tensors, strict=False):
         value.name = name
-        value.shape = ir.Shape(
-            size if size is not None else "batch" if axis == 0 else f"{name}_dim{axis}"
-            for axis, size in enumerate(tensor.shape)
-        )
+        if tensor.shape.rank is not None:
+            value.shape = ir.Shape(
+                size if size is not None else "batch" if axis == 0 else f"{name}_dim{axis}"
+                for axis, size in enumerate(tensor.shape)
+            )

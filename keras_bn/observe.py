@@ -30,6 +30,8 @@ from keras_bn.selection import HIDDEN
 __all__ = [
     "ObservedModel",
     "Tally",
+    "eager_functions",
+    "is_in_vectorized_map",
     "record_moments",
     "stored_statistics",
 ]
@@ -235,7 +237,7 @@ class ObservedModel:
             )
         ]
         scopes = keras.StatelessScope(mapping), self._intercepted(records, sample_weight)
-        with _eager_functions(), scopes[0], scopes[1]:
+        with eager_functions(), scopes[0], scopes[1]:
             outputs = self._model(inputs, training=False)
         return outputs if self._with_outputs else None, records
 
@@ -262,7 +264,7 @@ class ObservedModel:
         ) -> Any:
             del training
             inference = type(layer).call
-            if _current_graph() is not graph or _is_in_vectorized_map():
+            if _current_graph() is not graph or is_in_vectorized_map():
                 self.hidden.add(index)
                 return inference(layer, inputs, training=False)
             mask = mask if mask is not None else getattr(inputs, "_keras_mask", None)
@@ -301,7 +303,7 @@ def _current_graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-def _is_in_vectorized_map() -> bool:
+def is_in_vectorized_map() -> bool:
     """Say whether the body of a `tf.vectorized_map` is being traced, which has no graph of its own.
 
     Keras's TimeDistributed uses one for series of unknown length.
@@ -310,7 +312,7 @@ def _is_in_vectorized_map() -> bool:
 
 
 @contextlib.contextmanager
-def _eager_functions() -> Iterator[None]:
+def eager_functions() -> Iterator[None]:
     """Let the functions of a model run, or be traced, as part of what calls them."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)

@@ -145,7 +145,7 @@ def test_model_that_was_never_built_is_one_line(tmp_path):
     with pytest.warns(UserWarning, match="not yet been built"):
         keras.Sequential([keras.layers.Dense(3)], name="unbuilt").save(tmp_path / "unbuilt.keras")
     done = tool("export", tmp_path / "unbuilt.keras", tmp_path / "out.onnx")
-    assert_one_line(done, "model 'unbuilt', which is never built", "keras.Input")
+    assert_one_line(done, "model 'unbuilt', which was never called", "keras.Input")
     assert not (tmp_path / "out.onnx").exists()
 
 

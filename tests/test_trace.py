@@ -3,6 +3,7 @@ import re
 
 import keras
 import numpy as np
+import onnx_ir as ir
 import pytest
 import tensorflow as tf
 from graphs import operators, run_onnxruntime
@@ -11,7 +12,8 @@ from tolerances import assert_close
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.trace import OPSET, trace
+from keras_bn.export.naming import name_after_layers
+from keras_bn.export.trace import DEFAULT_OPSET, OPSETS, trace
 
 
 def test_weights_are_initializers_named_by_keras_path(small_model):
@@ -26,7 +28,7 @@ def test_inputs_and_outputs_are_those_of_keras(small_model):
     graph = trace(small_model).graph
     assert [(v.name, str(v.shape)) for v in graph.inputs] == [("image", "[batch,6,6,3]")]
     assert [(v.name, str(v.shape)) for v in graph.outputs] == [("dense_bn", "[batch,5]")]
-    assert graph.opset_imports[""] == OPSET
+    assert graph.opset_imports[""] == DEFAULT_OPSET
 
 
 def test_graph_computes_what_keras_computes(small_model, rng):
@@ -34,12 +36,12 @@ def test_graph_computes_what_keras_computes(small_model, rng):
     assert_close(run_onnxruntime(trace(small_model), image=x)[0], small_model(x, training=False))
 
 
-def test_stock_batch_norm_needs_only_weights_besides_its_input(randomised, rng):
-    model = randomised(
-        keras.Sequential([keras.Input((4, 4, 3), name="x"), keras.layers.BatchNormalization()])
-    )
+@pytest.mark.parametrize("layer", [keras.layers.BatchNormalization, BatchNormalization])
+def test_batch_norm_is_one_operator_between_transposes(layer, randomised, rng):
+    model = randomised(keras.Sequential([keras.Input((4, 4, 3), name="x"), layer()]))
     traced = evaluate_constants(trace(model))
-    assert sorted(operators(traced))[:2] == ["Add", "Identity"]
+    kinds = [kind for kind in operators(traced) if kind != "Identity"]
+    assert kinds == ["Transpose", "BatchNormalization", "Transpose"]
     x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
     assert_close(run_onnxruntime(traced, x=x)[0], model(x))
 
@@ -75,23 +77,70 @@ def test_tracing_leaves_the_model_as_it_was(small_model, rng):
     np.testing.assert_array_equal(small_model(x, training=False), output)
 
 
-def test_model_that_was_never_built_is_refused():
-    model = keras.Sequential([keras.layers.Dense(3)], name="unbuilt")
-    with pytest.raises(
-        ExportError, match=re.escape("Received: model 'unbuilt', which is never built")
-    ):
-        trace(model)
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_opset_computes_the_same(small_model, rng, opset):
+    traced = trace(small_model, opset=opset)
+    assert traced.graph.opset_imports[""] == opset
+    x = rng.normal(size=(3, 6, 6, 3)).astype(np.float32)
+    assert_close(run_onnxruntime(traced, image=x)[0], small_model(x, training=False))
 
 
-def test_subclassed_model_is_refused():
-    class Subclassed(keras.Model):
-        def call(self, x):
-            return x
+@pytest.mark.parametrize("opset", [12, 19, None, "18"])
+def test_other_opset_is_refused(small_model, opset):
+    with pytest.raises(ExportError, match=re.escape(f"Received: opset={opset!r}")):
+        trace(small_model, opset=opset)
 
+
+def test_nodes_are_named_after_keras_layers(small_model):
+    graph = evaluate_constants(trace(small_model)).graph
+    name_after_layers(graph)
+    names = {node.name for node in graph}
+    assert {"re_lu", "global_average_pooling2d", "conv/Conv", "dense/MatMul", "dense/Add"} <= names
+    values = [v for node in trace(small_model).graph for v in node.outputs]
+    assert not [value.name for value in values if value.name.endswith(":0")]
+
+
+def test_same_model_gives_the_same_graph_twice(small_model):
+    graphs = [ir.to_proto(trace(small_model)).SerializeToString(deterministic=True) for _ in "ab"]
+    assert graphs[0] == graphs[1]
+
+
+def test_layers_of_one_name_in_nested_models_keep_their_paths(rng):
+    def inner(name):
+        x = keras.Input((3,))
+        return keras.Model(x, keras.layers.Dense(3, name="dense")(x), name=name)
+
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, inner("b_1")(inner("b")(x)))
+    nodes = {node.name for node in trace(model).graph if node.op_type == "MatMul"}
+    assert nodes == {"b/dense/MatMul", "b_1/dense/MatMul"}
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(4, name="dense")
+        self.norm = BatchNormalization(name="norm")
+
+    def call(self, x):
+        return {"features": x, "scores": self.norm(self.dense(x))}
+
+
+def test_subclassed_model_that_was_called(rng):
     model = Subclassed(name="mine")
-    model(np.zeros((1, 3), np.float32))
-    with pytest.raises(ExportError, match=re.escape("Received: model 'mine', which is subclassed")):
-        trace(model)
+    x = rng.normal(size=(2, 3)).astype(np.float32)
+    expected = model(x)["scores"]
+    traced = trace(model)
+    assert [(v.name, str(v.shape)) for v in traced.graph.inputs] == [("x", "[batch,3]")]
+    assert [v.name for v in traced.graph.outputs] == ["features", "scores"]
+    assert "mine/dense/kernel" in traced.graph.initializers
+    assert_close(run_onnxruntime(traced, x=x)[1], expected)
+
+
+def test_model_that_was_never_called_with_a_signature():
+    model = Subclassed(name="mine")
+    traced = trace(model, input_signature=[keras.InputSpec(shape=(None, 3), dtype="float32")])
+    assert [(v.name, str(v.shape)) for v in traced.graph.inputs] == [("x", "[batch,3]")]
 
 
 def test_something_else_than_a_model_is_refused():
@@ -99,15 +148,43 @@ def test_something_else_than_a_model_is_refused():
         trace(3)
 
 
-def test_operator_without_an_onnx_equivalent_is_named():
+def test_operator_without_an_onnx_equivalent_is_named_with_its_layer():
     class Cholesky(keras.layers.Layer):
         def call(self, x):
             return keras.ops.cholesky(x)
 
     x = keras.Input((3, 3))
-    model = keras.Model(x, Cholesky()(x), name="linear_algebra")
-    with pytest.raises(ExportError, match=r"Received: model 'linear_algebra'.*Cholesky"):
+    model = keras.Model(x, Cholesky(name="decompose")(x), name="linear_algebra")
+    with pytest.raises(
+        ExportError,
+        match=r"Received: model 'linear_algebra'.*TensorFlow's Cholesky in layer 'decompose'",
+    ):
         trace(model)
+
+
+def test_python_function_is_refused_with_its_layer():
+    class Foreign(keras.layers.Layer):
+        def call(self, x):
+            return tf.ensure_shape(tf.numpy_function(np.sort, [x], tf.float32), x.shape)
+
+    x = keras.Input((3,))
+    model = keras.Model(x, Foreign(name="sorted")(x))
+    with pytest.raises(ExportError, match="PyFunc in layer 'sorted'"):
+        trace(model)
+
+
+def test_grouped_convolution_and_functions_are_inlined(rng):
+    class Function(keras.layers.Layer):
+        @tf.function
+        def call(self, x):
+            return tf.nn.relu(x) * 2.0
+
+    x = keras.Input((6, 6, 4), name="x")
+    model = keras.Model(x, Function()(keras.layers.Conv2D(6, 3, groups=2)(x)))
+    traced = trace(model)
+    assert "Conv" in operators(traced)
+    data = rng.normal(size=(2, 6, 6, 4)).astype(np.float32)
+    assert_close(run_onnxruntime(traced, x=data)[0], model(data))
 
 
 def test_layer_that_tensorflow_cannot_trace_is_one_error():
