@@ -5,8 +5,8 @@ import onnx_ir as ir
 import pytest
 
 from keras_bn.export import evaluation
-from keras_bn.export.exact import ExactTensor
 from keras_bn.export.evaluation import evaluate
+from keras_bn.export.exact import ExactTensor
 
 F, I = np.float32, np.int64  # noqa: E741
 
