@@ -14,8 +14,8 @@ import math
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from .evaluation import evaluate
 from .exact import FLOATS, ExactTensor, constant, exact, is_constant, rearranged
-from .numpy_operators import evaluate
 from .shapes import infer_shapes
 from .views import model_around
 

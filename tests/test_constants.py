@@ -100,3 +100,90 @@ def test_rearranged_keeps_an_exact_tensor_exact():
     third = np.array([[1.0 / 3.0, 2.0]])
     moved = rearranged(ExactTensor(third, ir.DataType.FLOAT), np.transpose)
     np.testing.assert_array_equal(moved.exact, third.T)
+
+
+def test_weight_is_not_copied(rng):
+    w = rng.normal(size=(3, 4)).astype(np.float32)
+    model = graph(
+        "g (float[2,4] x, float[3,4] w) => (float[2,3] y) { t = Transpose(w) y = MatMul(x, t) }",
+        w=w,
+    )
+    model.graph.initializers["w"].const_value = ir.Tensor(w)
+    after = evaluate_constants(model)
+    assert np.shares_memory(after.graph.initializers["w"].const_value.numpy(), w)
+
+
+def test_outer_product_of_small_weights_stays():
+    text = """g (float[100,100] x, float[100,1] a, float[1,100] b) => (float[100,100] y) {
+        big = Mul(a, b) y = Add(x, big)
+    }"""
+    ones = np.ones(100, np.float32)
+    after = evaluate_constants(graph(text, a=ones.reshape(100, 1), b=ones.reshape(1, 100)))
+    assert operators(after) == ["Mul", "Add"]
+    assert set(after.graph.initializers) == {"a", "b"}
+
+
+def test_shape_that_only_a_constant_tells_is_inferred():
+    text = """g (float[2,3,4] x, float[1] w) => (float[1] y) {
+        wide = Constant<value_ints = [-1]>() narrow = Cast<to = 6>(wide) last = Cast<to = 7>(narrow)
+        mean = ReduceMean<keepdims = 0>(x, last) total = ReduceSum<keepdims = 0>(mean)
+        y = Mul(total, w)
+    }"""
+    model = graph(text, w=np.ones(1, np.float32))
+    assert model.graph[3].outputs[0].shape is None
+    after = evaluate_constants(model)
+    assert after.graph[0].outputs[0].shape == (2, 3)
+
+
+def test_constant_that_a_subgraph_reads_is_evaluated():
+    text = """g (bool c, float[2] x, float[2] w) => (float[2] y) {
+        n = Neg(w)
+        y = If(c) <
+            then_branch = a () => (float[2] p) { p = Add(x, n) },
+            else_branch = b () => (float[2] q) { q = Mul(x, n) }
+        >
+    }"""
+    after = evaluate_constants(graph(text, w=np.array([1.0, 2.0], np.float32)))
+    assert operators(after) == ["If"]
+    x = np.array([3.0, 3.0], np.float32)
+    np.testing.assert_array_equal(run_float64(after, c=np.array(True), x=x)[0], [2.0, 1.0])
+
+
+def test_initializer_that_a_caller_may_override_is_no_constant():
+    model = graph(
+        "g (float[2] x, float[2] w) => (float[2] y) { n = Neg(w) y = Add(x, n) }",
+        w=np.ones(2, np.float32),
+    )
+    model.graph.inputs.append(model.graph.initializers["w"])
+    after = evaluate_constants(model)
+    assert operators(after) == ["Neg", "Add"]
+    assert [value.name for value in after.graph.inputs] == ["x", "w"]
+    assert "w" in after.graph.initializers
+
+
+def test_layers_of_a_constant_are_those_of_its_weights():
+    model = graph(
+        "g (float[2] x, float[2] a, float[2] b) => (float[2] y)"
+        "{ n = Neg(a) s = Add(n, b) y = Add(x, s) }",
+        a=np.ones(2, np.float32),
+        b=np.ones(2, np.float32),
+    )
+    for name in "ab":
+        model.graph.initializers[name].meta["layers"] = frozenset({name})
+    after = evaluate_constants(model)
+    assert after.graph.initializers["s"].meta["layers"] == {"a", "b"}
+    assert [use.node.op_type for use in after.graph.initializers["s"].uses()] == ["Add"]
+    assert (operators(model), set(model.graph.initializers)) == (["Neg", "Add", "Add"], {"a", "b"})
+
+
+def test_graph_keeps_its_metadata():
+    model = graph(
+        "g (float[2] x, float[2] w) => (float[2] y) { n = Neg(w) y = Add(x, n) }",
+        w=np.ones(2, np.float32),
+    )
+    model.graph.metadata_props["a"], model.metadata_props["b"] = "1", "2"
+    model.graph.meta["c"], model.graph.doc_string = 3, "text"
+    after = evaluate_constants(model)
+    assert (after.graph.metadata_props, after.metadata_props) == ({"a": "1"}, {"b": "2"})
+    assert (after.graph.meta["c"], after.graph.doc_string) == (3, "text")
+    assert after.graph.name == "g"

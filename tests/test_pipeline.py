@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import onnx
@@ -135,3 +139,25 @@ def test_interrupted_export_leaves_the_old_file(small_model, tmp_path, monkeypat
         export_onnx(small_model, target)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+REPRODUCED = """
+import sys
+import keras
+from keras_bn.export import export_onnx
+from keras_bn.models import digits_cnn
+keras.utils.set_random_seed(0)
+export_onnx(digits_cnn.build(), sys.argv[1], check=False)
+"""
+
+
+def test_two_processes_write_the_same_bytes(tmp_path):
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for seed, path in enumerate(paths):
+        subprocess.run(
+            [sys.executable, "-c", REPRODUCED, path],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+        )
+    assert paths[0].read_bytes() == paths[1].read_bytes()
