@@ -343,6 +343,8 @@ def reshape(b):
         target, result = None, left
     else:
         target, result = None, shape
+    if target is None and len(unknown) > 1:
+        return
     if target is None:
         target = [s if fixed(s) else -1 for s in result]
     b.add("Reshape", [x, b.indices(*target)], result)
