@@ -3,9 +3,9 @@
 Keras keeps the channels last, ONNX convolutions want them second, so tf2onnx puts a Transpose
 before and behind each of them. Here no Transpose is moved about: all are forgotten
 (`layout_views`), for each operator in between it is worked out how it would run on tensors stored
-in another order (`layout_candidates`, by the rules in `layout_axes`, `layout_reshape` and
-`layout_shuffle`), those that shall do so are chosen together (`layout_choice`), and only what the
-choice calls for is written down (`layout_rewrite`).
+in another order (`layout_candidates`, by the rules in `layout_axes`, `layout_dense`,
+`layout_reshape` and `layout_shuffle`), those that shall do so are chosen together
+(`layout_choice`), and only what the choice calls for is written down (`layout_rewrite`).
 
 An operator without a rule, one of another domain and one with a subgraph read and give their
 tensors as in the source. So do graph inputs and outputs, unless they are to be channels-first.

@@ -18,14 +18,13 @@ from .constants import is_constant
 from .layout_move import Arrangement, Move, Rule, flag, numbers, rank_of
 from .layout_permutation import (
     Permutation,
-    channels_second,
     identity,
     insert,
     inverse,
     without,
 )
 
-__all__ = ["RULES", "elementwise"]
+__all__ = ["ELEMENTWISE", "RULES"]
 
 ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr
     BitwiseXor Cast Ceil Celu Clip Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater
@@ -34,10 +33,9 @@ ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd Bitwise
     Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor""".split()
 REDUCE = """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
     ReduceProd ReduceSum ReduceSumSquare""".split()
-CONVOLVED = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})  # what ONNX Runtime convolves
 
 
-def elementwise(node: ir.Node, at: int, layout: Permutation) -> Move | None:
+def _elementwise(node: ir.Node, at: int, layout: Permutation) -> Move | None:
     """Follow through an elementwise operator with any number of broadcast operands."""
     ranks = [rank_of(value) for value in node.inputs if value is not None]
     rank = rank_of(node.outputs[0])
@@ -275,23 +273,8 @@ def _shape(node: ir.Node, at: int, layout: Permutation) -> Move | None:
     return Move((layout,), ((0,),), picked=inverse(layout))
 
 
-def _matrix_multiply(node: ir.Node, at: int, layout: Permutation) -> Move | None:
-    """Multiply the last axis by a constant matrix; with the channels second, a 1x1 Conv does."""
-    weight, entry = node.inputs[1], _entry(node, at, layout)
-    if entry is None or not is_constant(weight) or rank_of(weight) != 2 or weight is None:
-        return None
-    rank = entry[0]
-    if layout[-1] == rank - 1:
-        return Move((layout, None), (layout,))
-    if layout != channels_second(rank) or rank > 5 or node.outputs[0].dtype not in CONVOLVED:
-        return None
-    rows, columns = weight.shape.numpy()  # type: ignore[union-attr]
-    kernel = Arrangement((rows, columns), (1, 0), (columns, rows) + (1,) * (rank - 2))
-    return Move((layout, None), (layout,), constants={1: kernel}, op_type="Conv")
-
-
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, elementwise),
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(REDUCE, _reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), _select),
     **dict.fromkeys(("Hardmax", "LogSoftmax", "LpNormalization", "Softmax", "TopK"), _along(-1)),
@@ -301,7 +284,6 @@ RULES: dict[str, Rule] = {
     "Expand": _expand,
     "Gather": _gather,
     "LayerNormalization": _normalize_last,
-    "MatMul": _matrix_multiply,
     "Pad": _pad,
     "Resize": _resize,
     "Shape": _shape,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from . import layout_axes, layout_reshape, layout_shuffle
+from . import layout_axes, layout_dense, layout_reshape, layout_shuffle
 from .constants import is_constant
 from .layout_move import Move, Rule
 from .layout_permutation import Layout, Shuffled, identity
@@ -22,7 +22,11 @@ from .layout_views import Views, is_onnx
 
 __all__ = ["find_moves"]
 
-PERMUTED: Mapping[str, Rule] = {**layout_axes.RULES, **layout_reshape.RULES}
+PERMUTED: Mapping[str, Rule] = {
+    **layout_axes.RULES,
+    **layout_dense.RULES,
+    **layout_reshape.RULES,
+}
 SHUFFLED = layout_shuffle.RULES
 
 
