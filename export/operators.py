@@ -5,6 +5,7 @@
     Expm1(x)                                      ->  Tanh(x / 2) * (Exp(x) + 1)
     ReverseV2(x, axes)                            ->  Slice with steps of -1
     Select(c, x, y)                               ->  Where, exact where the other branch is NaN
+    Bitcast(x) & sign bit                         ->  x < 0 or 1 / x < 0, as `keras.ops.argmax` asks
     Bucketize(x)                                  ->  how many boundaries are not above x
     ResizeNearestNeighbor(x), sizes known         ->  Gather of the rows and columns it picks
     ResizeBilinear(x), sizes known                ->  Resize to exactly the size that is meant
@@ -25,6 +26,7 @@ from tf2onnx.utils import map_onnx_to_numpy_type
 __all__ = ["HANDLERS", "place_operator"]
 
 MARKER = "PyFuncStateless"  # an operator that means nothing to TensorFlow by itself
+SIGN_BIT = np.iinfo(np.int32).min
 LARGEST = np.iinfo(np.int64).max
 
 Handler = tuple[Callable[[Any, Any, str, list[Any]], None], list[Any]]
@@ -142,6 +144,43 @@ def _expm1(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     _replace(context, node, "Mul", [tanh, above], {}, f"{name}/Mul_1")
 
 
+def _bitcast(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Write the sign bit of a float, which -0.0 has too; ONNX cannot see the others."""
+    del arguments
+    readers = context.find_output_consumers(node.output[0])
+    kinds = [context.get_dtype(value) for value in (node.input[0], node.output[0])]
+    if kinds != [1, 6] or not all(_is_sign_mask(reader) for reader in readers):
+        raise ValueError("the bits of a number, which ONNX has no operator for")
+    shape = context.get_shape(node.output[0])
+
+    def made(operator: str, inputs: list[str], what: str, dtype: int) -> str:
+        result: str = context.make_node(
+            operator, inputs, name=f"{name}/{what}", dtypes=[dtype], shapes=[shape]
+        ).output[0]
+        return result
+
+    zero = context.make_const(f"{name}/zero", np.array(0.0, np.float32)).output[0]
+    inverse = made("Reciprocal", [node.input[0]], "Reciprocal", 1)
+    below = [
+        made("Less", [value, zero], f"Less_{i}", 9)
+        for i, value in enumerate((node.input[0], inverse))
+    ]
+    negative = made("Or", below, "Or", 9)
+    bits = [
+        context.make_const(f"{name}/{what}", np.array(value, np.int32)).output[0]
+        for what, value in (("set", SIGN_BIT), ("clear", 0))
+    ]
+    for reader in readers:  # no other bit is there to be masked
+        reader.type = "Identity"
+        context.replace_inputs(reader, [node.output[0]])
+    _replace(context, node, "Where", [negative, *bits], {}, f"{name}/Where")
+
+
+def _is_sign_mask(node: Any) -> bool:
+    values = [v.get_tensor_value(as_list=False) for v in node.inputs if v.is_const()]
+    return node.type == "BitwiseAnd" and [np.ravel(v).tolist() for v in values] == [[SIGN_BIT]]
+
+
 def _bucketize(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     del arguments
     boundaries = np.array(node.get_attr("boundaries").floats, np.float32)
@@ -248,6 +287,7 @@ def _replace(
 
 HANDLERS: dict[str, Handler] = {
     MARKER: (_placed, []),
+    "Bitcast": (_bitcast, []),
     "Bucketize": (_bucketize, []),
     "Erfc": (_erfc, []),
     "Expm1": (_expm1, []),

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -209,6 +210,16 @@ def test_where_ignores_nan_in_the_other_branch(tmp_path):
     x = keras.Input((4,), name="x")
     y = keras.ops.where(x > 0.0, keras.ops.log(x), 0.0)
     prove(keras.Model(x, y), tmp_path, inputs=np.array([[-1.0, 0.0, 1.0, 2.0]], np.float32))
+
+
+def test_argmax_takes_no_negative_zero_for_zero(tmp_path):
+    x = keras.Input((4,), name="x")
+    rows = np.array([[-1.0, -0.0, 0.0, -2.0], [3.0, -np.inf, 3.0, 0.0]], np.float32)
+    model = keras.Model(x, keras.ops.argmax(x, -1))
+    assert model(rows).numpy().tolist() == [2, 0]
+    prove(model, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert session.run(None, {"x": rows})[0].tolist() == [2, 0]
 
 
 def test_negative_indices_of_an_embedding(randomised, tmp_path):
