@@ -18,17 +18,17 @@ from keras_bn import __version__
 from .constants import evaluate_constants
 from .errors import ExportError, ParityError
 from .fold import fold_batch_norms
-from .layout import cancel_transposes
+from .layout.transposes import cancel_transposes
 from .naming import name_after_layers
 from .parity import check_parity
-from .precision import Precision, PrecisionReport, set_precision
+from .precision.choice import Precision, PrecisionReport, set_precision
 from .report import ExportReport, FoldReport
 from .runners import CHANNELS_SECOND
 from .samples import draw, split
 from .save import add_metadata, replacing, write
 from .signature import signature_of
-from .simplify import simplify
-from .trace import DEFAULT_OPSET, trace
+from .simplify.stages import simplify
+from .tracing.trace import DEFAULT_OPSET, trace
 
 __all__ = ["export_onnx"]
 

@@ -7,7 +7,7 @@ import dataclasses
 import enum
 from typing import Any
 
-from .precision_report import PrecisionReport
+from .precision.report import PrecisionReport
 
 __all__ = [
     "ExportReport",

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from random_graphs import random_graph
 from reference_operators import run_reference
 
-from keras_bn.export.known_shapes import KnownShapes
-from keras_bn.export.sizes import Polynomial
+from keras_bn.export.simplify.known_shapes import KnownShapes
+from keras_bn.export.simplify.sizes import Polynomial
 
 SEEDS = st.integers(0, 2**32 - 1)
 

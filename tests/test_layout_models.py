@@ -10,8 +10,8 @@ from keras import layers
 from tolerances import assert_close
 
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.layout import cancel_transposes
-from keras_bn.export.trace import trace
+from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.tracing.trace import trace
 
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL")
 

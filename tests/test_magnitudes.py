@@ -6,13 +6,13 @@ import pytest
 from graphs import graph
 
 from keras_bn.export import ExportError
-from keras_bn.export.magnitudes import largest_magnitudes
+from keras_bn.export.precision.magnitudes import largest_magnitudes
 
 # Sixty tensors of 8 MB after each other, and by how many MB the process grows beyond one run.
 CHAIN = """
 import resource
 import numpy as np, onnx, onnx_ir as ir
-from keras_bn.export.magnitudes import largest_magnitudes
+from keras_bn.export.precision.magnitudes import largest_magnitudes
 
 nodes = " ".join(f"a{i + 1} = Tanh(a{i})" for i in range(60))
 text = "g (float[N] a0) => (float[N] a60) { " + nodes + " }"

@@ -13,8 +13,8 @@ from tolerances import assert_close
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, ParityError, export_onnx, fold_batch_norms, pipeline
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.layout import cancel_transposes
-from keras_bn.export.trace import trace
+from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.tracing.trace import trace
 from keras_bn.models import digits_cnn
 
 

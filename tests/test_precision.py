@@ -10,8 +10,8 @@ from tolerances import HALF, assert_close
 
 from keras_bn.export import ExportError
 from keras_bn.export.constants import ExactTensor
-from keras_bn.export.precision import set_precision
-from keras_bn.export.precision_report import Float32Reason, PrecisionReport
+from keras_bn.export.precision.choice import set_precision
+from keras_bn.export.precision.report import Float32Reason, PrecisionReport
 
 
 def test_keep_returns_the_graph_itself():

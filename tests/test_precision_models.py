@@ -10,8 +10,8 @@ from tolerances import HALF, assert_close
 
 from keras_bn.export import fold_batch_norms
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.precision import set_precision
-from keras_bn.export.trace import trace
+from keras_bn.export.precision.choice import set_precision
+from keras_bn.export.tracing.trace import trace
 from keras_bn.models import (
     densenet_block,
     digits_cnn,

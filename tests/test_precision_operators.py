@@ -9,8 +9,8 @@ import pytest
 from graphs import graph, run_onnxruntime
 from tolerances import HALF, assert_close
 
-from keras_bn.export.float16_operators import KNOWN
-from keras_bn.export.precision import set_precision
+from keras_bn.export.precision.choice import set_precision
+from keras_bn.export.precision.float16_operators import KNOWN
 
 GENERATOR = np.random.default_rng(0)
 

@@ -11,9 +11,9 @@ from test_simplify_properties import run_optimised
 from tolerances import assert_close
 
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.layout import cancel_transposes
-from keras_bn.export.simplify import simplify
-from keras_bn.export.trace import trace
+from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.tracing.trace import trace
 
 COMPUTING_SHAPES = {"Cast", "Gather", "ReduceProd", "Shape", "Tile"}
 

@@ -9,8 +9,8 @@ from networks import bits
 
 from keras_bn import BatchNormalization
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.stand_ins import stand_ins
-from keras_bn.export.trace import trace
+from keras_bn.export.tracing.stand_ins import stand_ins
+from keras_bn.export.tracing.trace import trace
 
 layers = keras.layers
 

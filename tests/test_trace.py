@@ -13,7 +13,7 @@ from keras_bn import BatchNormalization
 from keras_bn.export import ExportError
 from keras_bn.export.constants import evaluate_constants
 from keras_bn.export.naming import name_after_layers
-from keras_bn.export.trace import DEFAULT_OPSET, OPSETS, trace
+from keras_bn.export.tracing.trace import DEFAULT_OPSET, OPSETS, trace
 
 
 def test_weights_are_initializers_named_by_keras_path(small_model):

@@ -1,0 +1,1 @@
+"""Channels last -> channels second, with few Transposes: `transposes.cancel_transposes`."""

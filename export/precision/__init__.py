@@ -1,0 +1,1 @@
+"""Which precision a graph computes in: `choice.set_precision`."""

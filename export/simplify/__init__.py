@@ -1,0 +1,1 @@
+"""The same computation with fewer nodes: `stages.simplify`."""
