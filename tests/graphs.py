@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 HEADER = '<ir_version: 10, opset_import: ["": {opset}]>\n'
 
 
-def graph(text, *, opset=18, **weights):
+def graph(text, opset=18, **weights):
     """Parse `name (inputs and weights) => (outputs) { nodes }`; `weights` become initializers."""
     proto = onnx.parser.parse_model(HEADER.format(opset=opset) + text)
     kept = [value for value in proto.graph.input if value.name not in weights]
