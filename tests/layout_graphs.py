@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from layout_builder import Builder, fixed, numbers
 
 BATCH = 2  # what the dynamic dimension "N" is when a graph runs
-UNARY = ("Relu", "HardSigmoid", "Neg", "Abs", "LeakyRelu", "Softsign", "Tanh")
+# Not Softsign: onnx.reference fails on a scalar.
+UNARY = ("Relu", "HardSigmoid", "Neg", "Abs", "LeakyRelu", "Selu", "Tanh")
 BINARY = ("Add", "Sub", "Mul", "Max", "Min")
 REDUCE = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2")
 
