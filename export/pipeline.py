@@ -64,7 +64,8 @@ def export_onnx(
         opset: Version of ONNX's operators, 13 to 18.
         precision: "keep" computes in the dtypes of the Keras model, "float32" in float32 only, and
             "float16" in float16, with float32 where a value would overflow on the samples.
-        inputs_as_nchw: Names of inputs whose channels, last in Keras, the file has at axis 1.
+        inputs_as_nchw: Name or names of inputs whose channels, last in Keras, are at axis 1 in the
+            file.
         outputs_as_nchw: Likewise of outputs.
         external_data: Whether the weights go to a file of their own beside `path`. None: where one
             file cannot hold them.
@@ -95,6 +96,10 @@ def export_onnx(
             "export: `precision` must be 'keep', 'float32' or 'float16'. "
             f"Received: precision={precision!r}."
         )
+    turned = {
+        "inputs_as_nchw": _listed(inputs_as_nchw),
+        "outputs_as_nchw": _listed(outputs_as_nchw),
+    }
     target = Path(path)
     seconds: dict[str, float] = {}
 
@@ -119,14 +124,13 @@ def export_onnx(
                 graph, placed = timed("precision", set_precision, graph, precision)
             graph = timed("constants", evaluate_constants, graph)
             graph = timed("simplify", simplify, graph)
-            turned = {"inputs_as_nchw": inputs_as_nchw, "outputs_as_nchw": outputs_as_nchw}
             graph = timed("layout", cancel_transposes, graph, **turned)
             graph = timed("simplify", simplify, graph)
             graph, fold = timed("fold", fold_batch_norms, graph)
             graph = timed("simplify", simplify, graph)  # a Mul may have stood behind a Pad
             fold = _renamed(fold, name_after_layers(graph.graph))
             if precision == "float16":  # once it is known which values there are
-                samples = _samples(model, input_signature, inputs, inputs_as_nchw)
+                samples = _samples(model, input_signature, inputs, turned["inputs_as_nchw"])
                 graph, placed = timed("precision", set_precision, graph, precision, samples)
             metadata = _metadata(model, fold, placed, turned)
             size = timed(
@@ -176,6 +180,11 @@ def _garbage_uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def _listed(names: Sequence[str]) -> list[str]:
+    """Return names as a list; a string is one name, not its letters."""
+    return [names] if isinstance(names, str) else list(names)
+
+
 def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
     """Return the report with the names that the nodes have in the file."""
     return FoldReport(
@@ -205,7 +214,7 @@ def _metadata(
     model: keras.Model,
     fold: FoldReport,
     placed: PrecisionReport,
-    turned: dict[str, Sequence[str]],
+    turned: dict[str, list[str]],
 ) -> dict[str, str]:
     """Return what the file says of itself, but for the proof."""
     entries = {

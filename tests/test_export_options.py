@@ -37,7 +37,7 @@ def test_channels_first_input_and_output(rng, tmp_path):
     model = unet.build()
     image, mask = model.inputs[0].name, model.output_names[0]
     path = tmp_path / "model.onnx"
-    report = export_onnx(model, path, inputs_as_nchw=[image], outputs_as_nchw=[mask])
+    report = export_onnx(model, path, inputs_as_nchw=image, outputs_as_nchw=[mask])
     assert report.parity.passed
     graph = onnx.load(path).graph
     assert "Transpose" not in {node.op_type for node in graph.node}
