@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from ..constants import ExactTensor, constant, exact, is_constant
+from ..constants import ExactTensor, constant, is_constant
 from .float16_forms import float16_positions, is_indifferent
 from .widening import STANDARD, cast_node, names_in
 
@@ -86,8 +86,8 @@ class _Forms:
 
     def _make(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         name = self._names.new(f"{value.name}_{dtype.name.lower()}")
-        if is_constant(value):
-            form = constant(name, ExactTensor(exact(value), dtype))
+        if value.const_value is not None and is_constant(value):
+            form = constant(name, ExactTensor.of(value.const_value).with_dtype(dtype))
             form.meta.update(value.meta)
             return form
         producer = value.producer()

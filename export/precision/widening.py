@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass
 
-from ..constants import ExactTensor, exact
+from ..constants import ExactTensor
 from ..naming import Names
 
 __all__ = ["HALF", "STANDARD", "cast_node", "names_in", "widen"]
@@ -97,7 +97,7 @@ def _widen_value(value: ir.Value) -> None:
     if value.type is not None:
         value.type = _widened(value.type)
     if value.const_value is not None:
-        value.const_value = ExactTensor(exact(value), ir.DataType.FLOAT)
+        value.const_value = ExactTensor.of(value.const_value).with_dtype(ir.DataType.FLOAT)
 
 
 def _widen_attributes(node: ir.Node) -> None:
