@@ -36,6 +36,7 @@ import onnxruntime
 
 from .errors import ExportError, one_line
 from .load import require_file
+from .precision.choice import require_precision
 from .report import OutputParity, ParityReport
 from .runners import float64_copy, in_keras, in_onnxruntime, run_batches
 from .samples import Samples, draw, split
@@ -82,11 +83,7 @@ def check_parity(
         ExportError: If `inputs` do not fit the model, or Keras cannot run on them.
         ExportError: If an output of Keras has no finite value, so that there is nothing to compare.
     """
-    if precision not in ("keep", "float32", "float16"):
-        raise ExportError(
-            "check: `precision` must be 'keep', 'float32' or 'float16'. "
-            f"Received: precision={precision!r}."
-        )
+    require_precision("check", precision)
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
     signature = signature_of(model, input_signature)

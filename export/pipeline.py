@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from .fold import fold_batch_norms
 from .layout.transposes import cancel_transposes
 from .naming import name_after_layers
 from .parity import check_parity
-from .precision.choice import Precision, PrecisionReport, set_precision
+from .precision.choice import Precision, PrecisionReport, require_precision, set_precision
 from .report import ExportReport, FoldReport
 from .runners import CHANNELS_SECOND
 from .samples import draw, split
@@ -91,11 +91,7 @@ def export_onnx(
         >>> len(report.fold.folds), report.parity.passed
         (1, True)
     """
-    if precision not in get_args(Precision):
-        raise ExportError(
-            "export: `precision` must be 'keep', 'float32' or 'float16'. "
-            f"Received: precision={precision!r}."
-        )
+    require_precision("export", precision)
     turned = {
         "inputs_as_nchw": _listed(inputs_as_nchw),
         "outputs_as_nchw": _listed(outputs_as_nchw),

@@ -122,8 +122,7 @@ def output_names(model: keras.Model, inputs: list[str], outputs: Any = None) -> 
         names = []
     leaves = keras.tree.flatten(outputs)
     if isinstance(outputs, dict) and len(outputs) == len(leaves):
-        keys = keras.tree.flatten({key: str(key) for key in outputs})
-        names = keys
+        names = keras.tree.flatten({key: str(key) for key in outputs})
     count = len(leaves) or len(names)
     if len(set(names) - set(inputs)) == count:
         return names

@@ -28,7 +28,11 @@ def operators(model):
 
 def run_float64(model, **inputs):
     """Evaluate a graph with every float32 weight and input in float64."""
-    proto = ir.to_proto(model)
+    return evaluate_in_float64(ir.to_proto(model), inputs)
+
+
+def evaluate_in_float64(proto, inputs, operators=()):
+    """Likewise for a protobuf, which is changed; `operators` replace those of the evaluator."""
     for tensor in proto.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype == np.float32:
@@ -37,7 +41,7 @@ def run_float64(model, **inputs):
         name: array.astype(np.float64) if array.dtype == np.float32 else array
         for name, array in inputs.items()
     }
-    return ReferenceEvaluator(proto).run(None, doubles)
+    return ReferenceEvaluator(proto, new_ops=list(operators)).run(None, doubles)
 
 
 def run_onnxruntime(model, **inputs):

@@ -7,6 +7,25 @@ from tolerances import FLOAT32, assert_close
 
 Stock = keras.layers.BatchNormalization
 
+# A member of every family of keras.applications, with an image size that it accepts.
+APPLICATIONS = {
+    "ConvNeXtTiny": 64,
+    "DenseNet121": 64,
+    "EfficientNetB0": 64,
+    "EfficientNetV2B0": 64,
+    "InceptionResNetV2": 96,
+    "InceptionV3": 96,
+    "MobileNet": 64,
+    "MobileNetV2": 64,
+    "MobileNetV3Large": 64,
+    "MobileNetV3Small": 64,
+    "NASNetMobile": 64,
+    "ResNet50": 64,
+    "ResNet50V2": 64,
+    "VGG16": 64,
+    "Xception": 96,
+}
+
 
 def dense(layer=Stock, depth=2, **options):
     """Make a network of Dense, BN, ReLU, as often as asked, on 5 features."""

@@ -8,7 +8,7 @@ out.
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
+from graphs import evaluate_in_float64
 from onnx.reference.op_run import OpRun
 
 __all__ = ["run_reference"]
@@ -79,12 +79,4 @@ def run_reference(model, inputs):
     """Evaluate a graph, or its protobuf, with float32 weights and inputs in float64."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model if isinstance(model, onnx.ModelProto) else ir.to_proto(model))
-    for tensor in proto.graph.initializer:
-        array = onnx.numpy_helper.to_array(tensor)
-        if array.dtype == np.float32:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float64), tensor.name))
-    doubles = {
-        name: array.astype(np.float64) if array.dtype == np.float32 else array
-        for name, array in inputs.items()
-    }
-    return ReferenceEvaluator(proto, new_ops=OPERATORS).run(None, doubles)
+    return evaluate_in_float64(proto, inputs, OPERATORS)

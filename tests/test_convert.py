@@ -3,6 +3,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from networks import APPLICATIONS
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization, use_fused_batch_norm, use_keras_batch_norm
@@ -165,25 +166,6 @@ def test_layers_of_the_target_class_are_left_alone():
 def test_something_else_than_a_model_is_refused():
     with pytest.raises(TypeError, match=re.escape("Received: list.")):
         use_fused_batch_norm([])
-
-
-APPLICATIONS = {
-    "ConvNeXtTiny": 64,
-    "DenseNet121": 64,
-    "EfficientNetB0": 64,
-    "EfficientNetV2B0": 64,
-    "InceptionResNetV2": 96,
-    "InceptionV3": 96,
-    "MobileNet": 64,
-    "MobileNetV2": 64,
-    "MobileNetV3Large": 64,
-    "MobileNetV3Small": 64,
-    "NASNetMobile": 64,
-    "ResNet50": 64,
-    "ResNet50V2": 64,
-    "VGG16": 64,
-    "Xception": 96,
-}
 
 
 @pytest.mark.slow

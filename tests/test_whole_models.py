@@ -8,29 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from networks import APPLICATIONS
 from tolerances import assert_close
 
 import keras_bn.models
 from keras_bn.export import export_onnx
 
 OWN = sorted(module.name for module in pkgutil.iter_modules(keras_bn.models.__path__))
-FAMILIES = {
-    "ConvNeXtTiny": 64,
-    "DenseNet121": 64,
-    "EfficientNetB0": 64,
-    "EfficientNetV2B0": 64,
-    "InceptionResNetV2": 96,
-    "InceptionV3": 96,
-    "MobileNet": 64,
-    "MobileNetV2": 64,
-    "MobileNetV3Large": 64,
-    "MobileNetV3Small": 64,
-    "NASNetMobile": 64,
-    "ResNet50": 64,
-    "ResNet50V2": 64,
-    "VGG16": 48,
-    "Xception": 96,
-}
 # A recurrent layer wants time first, and gives it first.
 MORE_TRANSPOSES = {"crnn": 2}
 
@@ -94,9 +78,9 @@ def test_own_model(name, opset, rng, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", [13, 18])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_family_of_keras_applications(name, opset, rng, tmp_path):
-    shape = (FAMILIES[name], FAMILIES[name], 3)
+    shape = (APPLICATIONS[name], APPLICATIONS[name], 3)
     build = getattr(keras.applications, name)
     model = trained(build(weights=None, input_shape=shape, classes=50), rng)
     path = tmp_path / "model.onnx"

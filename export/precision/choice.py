@@ -8,7 +8,7 @@ float16 keeps 11 bits: expect results to differ by some 1e-3 of their scale from
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,14 @@ from .placement import place
 from .report import Float32Reason, InFloat32, PrecisionReport
 from .widening import widen
 
-__all__ = ["Float32Reason", "InFloat32", "Precision", "PrecisionReport", "set_precision"]
+__all__ = [
+    "Float32Reason",
+    "InFloat32",
+    "Precision",
+    "PrecisionReport",
+    "require_precision",
+    "set_precision",
+]
 
 Precision = Literal["keep", "float32", "float16"]
 
@@ -51,16 +58,21 @@ def set_precision(
         ExportError: If no node can compute in float16, or a value is Inf or NaN on the samples, or
             there are no samples, or ONNX Runtime cannot run the graph on them.
     """
+    require_precision("export", precision)
     if precision == "keep":
         return model, PrecisionReport(precision)
     if precision == "float32":
         return widen(model), PrecisionReport(precision)
-    if precision == "float16":
-        return _to_float16(model, samples)
-    raise ExportError(
-        "export: `precision` must be 'keep', 'float32' or 'float16'. "
-        f"Received: precision={precision!r}."
-    )
+    return _to_float16(model, samples)
+
+
+def require_precision(where: str, precision: str) -> None:
+    """Raise `ExportError`, in the name of `where`, unless there is such a precision."""
+    if precision not in get_args(Precision):
+        raise ExportError(
+            f"{where}: `precision` must be 'keep', 'float32' or 'float16'. "
+            f"Received: precision={precision!r}."
+        )
 
 
 def _to_float16(
