@@ -20,9 +20,9 @@ def _activation(g, x):
     if kind == 5:  # Gelu as TensorFlow writes it
         erf = g.node("Erf", g.node("Mul", x, scalar(2**-0.5)))
         return g.node("Mul", g.node("Mul", x, scalar(0.5)), g.node("Add", erf, scalar(1)))
-    if kind == 6:  # hard swish
-        six = g.node("Clip", g.node("Add", x, scalar(3)), scalar(0), scalar(6))
-        return g.node("Mul", g.node("Mul", x, six), scalar(1 / 6))
+    if kind == 6:  # hard swish, its slope a power of two: HardSigmoid rounds it to float32
+        four = g.node("Clip", g.node("Add", x, scalar(2)), scalar(0), scalar(4))
+        return g.node("Mul", g.node("Mul", x, four), scalar(1 / 4))
     return g.node(g.choice("Relu", "Relu", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "Abs"), x)
 
 

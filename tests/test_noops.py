@@ -59,6 +59,22 @@ def test_two_outputs_of_one_tensor_keep_one_identity():
     check(text, ["Relu", "Identity"])
 
 
+def test_transposes_in_a_row_are_one():
+    text = """g (float[2,3,4] x) => (float[4,2,3] y) {
+        a = Transpose<perm = [0, 2, 1]>(x) b = Transpose<perm = [1, 0, 2]>(a) y = Relu(b)
+    }"""
+    after = check(text, ["Transpose", "Relu"])
+    assert list(after.graph[0].attributes.get_ints("perm")) == [2, 0, 1]
+
+
+def test_transposes_that_undo_each_other_are_none():
+    text = """g (float[2,3,4] x) => (float[2,3,4] y, float[2,4,3] z) {
+        a = Transpose<perm = [0, 2, 1]>(x) z = Relu(a) b = Transpose<perm = [0, 2, 1]>(a)
+        y = Relu(b)
+    }"""
+    check(text, ["Transpose", "Relu", "Relu"])
+
+
 def test_casts_that_lose_nothing_are_one():
     text = """g (float[N,3] x) => (double[N,3] y, float[N,3] z) {
         a = Cast<to = 11>(x) y = Cast<to = 11>(a) z = Cast<to = 1>(a)

@@ -2,6 +2,7 @@
 
 Identity, Dropout in inference, Cast to the dtype it has, Concat, Max, Mean, Min, Sum of one
 Cast(Cast(x, b), c)                      =  Cast(x, c)     if b holds every value of x's dtype
+Transpose(Transpose(x, p), q)            =  Transpose(x, p[q])
 Expand, Pad, Slice, Tile, Transpose      =  x              if every size, or every axis, stays
 """
 
@@ -31,6 +32,8 @@ def drop_noops(editor: Editor) -> bool:
             changed |= editor.bypass(node, source)
         elif node.op_type == "Cast":
             changed |= _merge_casts(editor, node)
+        elif node.op_type == "Transpose":
+            changed |= _merge_transposes(editor, node)
     return changed
 
 
@@ -108,6 +111,19 @@ def _merge_casts(editor: Editor, node: ir.Node) -> bool:
     node.replace_input_with(0, first)
     if _keeps_dtype(editor, node):
         editor.bypass(node, first)
+    return True
+
+
+def _merge_transposes(editor: Editor, node: ir.Node) -> bool:
+    inner = editor.producer(node.inputs[0], "Transpose")
+    second = node.attributes.get_ints("perm")
+    first = inner.attributes.get_ints("perm") if inner is not None else None
+    if inner is None or inner.inputs[0] is None or first is None or second is None:
+        return False
+    node.attributes["perm"] = ir.AttrInt64s("perm", [first[axis] for axis in second])
+    node.replace_input_with(0, inner.inputs[0])
+    if _keeps_order(editor, node):
+        editor.bypass(node, inner.inputs[0])
     return True
 
 

@@ -9,6 +9,7 @@ anything more to do; so a second call changes nothing.
     reshaping        Reshape, Squeeze, Unsqueeze and Flatten in a row
     padding          Pad in front of Conv and pools, crops behind ConvTranspose
     one_dimension    Conv1D and 1-D pools, which TensorFlow computes in two dimensions
+    hard_sigmoid     clamps between 0 and 1, as in hard swish
     runtime_traps    what ONNX Runtime gets wrong
 
 Nodes of other domains, nodes that hold graphs, and values of unknown shape or dtype stay as they
@@ -19,6 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .editor import Editor
+from .hard_sigmoid import write_hard_sigmoids
 from .noops import drop_noops
 from .one_dimension import drop_axes_of_one
 from .padding import absorb_padding
@@ -38,6 +40,7 @@ STAGES = (
     merge_reshapes,
     absorb_padding,
     drop_axes_of_one,
+    write_hard_sigmoids,
     avoid_runtime_traps,
 )
 
