@@ -9,8 +9,10 @@ PACKAGES := keras_bn export models
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
 
+# Most of a test's time is one thread's: two workers take half of it, and 2 GB each. The tests of a
+# file stay together, because they share what is trained or exported once.
 test: $(VENV)/.test
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 slow: $(VENV)/.test
 	$(BIN)/pytest -m slow
@@ -26,6 +28,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.monitor
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.latency
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .errors import ExportError, ParityError
-    from .fold import fold_batch_norms
+    from .foreign.fold_any import fold_batch_norms
     from .parity import check_parity
     from .pipeline import export_onnx
     from .report import ExportReport, Fold, FoldReport, OutputParity, ParityReport, Reason, Refusal
@@ -36,7 +36,7 @@ _MODULE_OF = {
     "ParityError": "errors",
     "check_parity": "parity",
     "export_onnx": "pipeline",
-    "fold_batch_norms": "fold",
+    "fold_batch_norms": "foreign.fold_any",
 }
 
 

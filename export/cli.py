@@ -1,4 +1,4 @@
-"""The command line: `keras-bn demo | export | check | inspect | recalibrate`.
+"""The command line: `keras-bn demo | export | check | fold | inspect | recalibrate`.
 
 Each command checks what it can before it imports TensorFlow, which takes seconds. Exit status: 0
 agreed or done, 1 parity failed (or the demo fell short), 2 bad input, 3 an error of this program. A
@@ -25,6 +25,7 @@ from .console import (
     say,
 )
 from .errors import ExportError, ParityError, one_line
+from .fold_cli import fold
 from .load import load_keras_model, load_samples, require_file, require_keras_file
 from .statistics_cli import inspect, recalibrate
 
@@ -193,5 +194,6 @@ def check(
         raise typer.Exit(DIFFERS)
 
 
+app.command()(fold)
 app.command()(inspect)
 app.command()(recalibrate)

@@ -5,16 +5,16 @@ Reciprocal, two Muls and a Sub on the statistics. Each such node becomes an init
 is rounded to the graph's dtype only when it is written (`exact.py`), so that a chain of operations,
 the fold that follows included, rounds once.
 
-Nodes that draw random numbers, hold subgraphs, come from another domain, or grow small constants
-into a large one are left in the graph.
+Nodes that cannot be evaluated with certainty, or that grow small constants into a large one, are
+left in the graph (`evaluable.py`). The bodies of If, Loop and Scan are treated alike
+(`body_constants.py`).
 """
-
-import math
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from .evaluation import evaluate
+from .body_constants import evaluate_bodies
+from .evaluable import evaluate_if_constant
 from .exact import FLOATS, ExactTensor, constant, exact, is_constant, rearranged
 from .shapes import infer_shapes
 from .views import model_around
@@ -29,20 +29,7 @@ __all__ = [
     "rearranged",
 ]
 
-RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
-GROWING = frozenset({"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile"})
 RENAMING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
-LARGEST_GROWN = 4096  # elements
 
 Constants = dict[ir.Value, ir.TensorProtocol]
 
@@ -66,38 +53,13 @@ def evaluate_constants(model: ir.Model) -> ir.Model:
     evaluated: dict[ir.Node, None] = {}
     opset = graph.opset_imports.get("", 18)
     for node in graph:
-        if not _is_evaluable(node, known):
-            continue
-        inputs = [None if value is None else known[value] for value in node.inputs]
-        outputs = evaluate(node, inputs, opset)
-        if not _grows(inputs, outputs):
+        outputs = evaluate_if_constant(node, known, opset)
+        if outputs is not None:
             known.update(zip(node.outputs, outputs, strict=True))
             evaluated[node] = None
-    return _without(model, evaluated, known)
-
-
-def _is_evaluable(node: ir.Node, known: Constants) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM:
-        return False
-    if not all(value is None or value in known for value in node.inputs):
-        return False
-    if any(attribute.type in GRAPHS for attribute in node.attributes.values()):
-        return False
-    if any(output.is_graph_output() for output in node.outputs):
-        return False
-    if node.op_type in GROWING:
-        shape = node.outputs[0].shape
-        if shape is None or not shape.is_static() or math.prod(shape.numpy()) > LARGEST_GROWN:
-            return False
-    return True
-
-
-def _grows(inputs: list[ir.TensorProtocol | None], outputs: list[ir.TensorProtocol]) -> bool:
-    """Say whether a file would become larger, such as by an outer product."""
-    size = sum(tensor.size for tensor in outputs)
-    return bool(inputs) and size > max(
-        LARGEST_GROWN, sum(tensor.size for tensor in inputs if tensor is not None)
-    )
+    copy = _without(model, evaluated, known)
+    evaluate_bodies(copy.graph, opset)
+    return copy
 
 
 def _without(model: ir.Model, evaluated: dict[ir.Node, None], known: Constants) -> ir.Model:
@@ -116,7 +78,7 @@ def _without(model: ir.Model, evaluated: dict[ir.Node, None], known: Constants) 
     )
     copy = model_around(view, model).clone()
     new = list(copy.graph.inputs[len(graph.inputs) :])
-    del copy.graph.inputs[len(graph.inputs) :]
+    copy.graph.inputs[len(graph.inputs) :] = []  # `del` would leave them marked as inputs
     names, layers = _origins(evaluated)
     for value, old in zip(new, read, strict=True):
         tensor = known[old]

@@ -51,6 +51,9 @@ def evaluate(node: ir.Node, inputs: Inputs, opset: int) -> list[Tensor]:
 
     Returns:
         The outputs.
+
+    Raises:
+        Exception: Whatever the reference evaluator raises if it cannot.
     """
     fast = _fast(node, inputs)
     return _by_reference(node, inputs, opset) if fast is None else [fast]
@@ -169,7 +172,10 @@ def _by_reference(node: ir.Node, inputs: Inputs, opset: int) -> list[Tensor]:
         opset_imports=[onnx.helper.make_opsetid("", opset)],
     )
     arrays = {name: _array(node.op_type, tensor) for name, tensor in tensors.items()}
-    results: Any = ReferenceEvaluator(single).run(None, arrays)
+    with np.errstate(all="ignore"):
+        results: Any = ReferenceEvaluator(single).run(None, arrays)
+    if any(isinstance(result, list) for result in results):
+        raise TypeError(f"evaluate: `node` must make tensors. Received: {node.op_type}.")
     return [_tensor(np.asarray(result), dtype) for result in results]
 
 

@@ -16,6 +16,7 @@ With several factors that gives an upper bound; above the dtype's range the elem
 a block at a time.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -69,9 +70,16 @@ class ExactTensor(ir.LazyTensor):
         """The number of axes."""
         return self.base.ndim
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The size of each axis."""
+        return tuple(self.base.shape)
+
     def with_dtype(self, dtype: ir.DataType) -> "ExactTensor":
         """Return the same exact value, to be rounded to another dtype."""
-        return ExactTensor(self.base, dtype, self.factors)
+        other = ExactTensor(self.base, dtype, self.factors)
+        other._peaks = self._peaks  # of the same base
+        return other
 
     def __mul__(self, factor: np.ndarray) -> "ExactTensor":
         """Multiply by an array that broadcasts to this shape; rounds nothing."""
@@ -97,6 +105,28 @@ class ExactTensor(ir.LazyTensor):
         if _is_finite(_multiplied(self._peak(()), largest, dtype)):
             return True
         return all(_is_finite(_multiplied(*p, dtype)) for p in _parts(self.base, self.factors))
+
+    def peaks(self, axis: int) -> np.ndarray:
+        """Return the largest magnitude of each slice along an axis; computes no large array.
+
+        Args:
+            axis: Such as that of the output channels; negative from the back.
+
+        Returns:
+            Shape (size of the axis,), float64: of the elements as they are once rounded, so Inf
+            where one overflows, NaN where one is NaN, and 0 where there is none.
+        """
+        axis, ndim = axis % self.base.ndim, self.base.ndim
+        kept = tuple(
+            a for a in range(ndim) if a == axis or any(f.shape[a] > 1 for f in self.factors)
+        )
+        finite = all(map(_is_finite, self.factors))  # else zeros matter: 0 * Inf is NaN
+        if finite and self.outweighs(math.prod(self.base.shape[a] for a in kept)):
+            base = self._peak(kept)
+        else:
+            base = self.base
+        factors = [np.moveaxis(factor, axis, 0) for factor in self.factors]
+        return _largest_of_rows(np.moveaxis(base, axis, 0), factors, self.dtype.numpy())
 
     def _peak(self, kept: tuple[int, ...]) -> np.ndarray:
         """Return the largest magnitudes of the base over all axes but `kept`; NaN propagates."""
@@ -211,6 +241,20 @@ def _parts(base: np.ndarray, factors: Factors) -> Iterator[tuple[np.ndarray, Fac
             yield base[cut], parts
         else:
             yield from _parts(base[cut], parts)
+
+
+def _largest_of_rows(base: np.ndarray, factors: Factors, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return the largest magnitude in each row of a product, a block at a time."""
+    largest, seen, row = np.zeros(len(base)), 0, math.prod(base.shape[1:])
+    if base.size == 0:
+        return largest
+    for part in _parts(base, factors):
+        count = max(part[0].size // row, 1)  # whole rows, or a piece of one
+        rows = _multiplied(*part, dtype).reshape(count, -1)
+        here = slice(seen // row, seen // row + count)
+        largest[here] = np.maximum(largest[here], np.maximum(rows.max(axis=1), -rows.min(axis=1)))
+        seen += rows.size
+    return largest
 
 
 def _as_bytes(array: np.ndarray) -> memoryview:

@@ -38,8 +38,9 @@ class Names:
 
     @classmethod
     def of(cls, graph: ir.Graph) -> "Names":
-        """Collect the names of a graph's inputs, initializers and node outputs."""
-        values = [*graph.inputs, *graph.initializers.values()]
+        """Collect the names of a graph's inputs, initializers and node outputs, inner ones too."""
+        graphs = [graph, *graph.subgraphs()]
+        values = [value for g in graphs for value in (*g.inputs, *g.initializers.values())]
         for node in graph.all_nodes():
             values.extend(node.outputs)
         return cls(str(value.name) for value in values)

@@ -17,7 +17,7 @@ from keras_bn import __version__
 
 from .constants import evaluate_constants
 from .errors import ExportError, ParityError
-from .fold import fold_batch_norms
+from .fold import fold
 from .layout.transposes import cancel_transposes
 from .naming import name_after_layers
 from .parity import check_parity
@@ -122,13 +122,13 @@ def export_onnx(
             graph = timed("simplify", simplify, graph)
             graph = timed("layout", cancel_transposes, graph, **turned)
             graph = timed("simplify", simplify, graph)
-            graph, fold = timed("fold", fold_batch_norms, graph)
+            graph, folded = timed("fold", fold, graph)
             graph = timed("simplify", simplify, graph)  # a Mul may have stood behind a Pad
-            fold = _renamed(fold, name_after_layers(graph.graph))
+            folded = _renamed(folded, name_after_layers(graph.graph))
             if precision == "float16":  # once it is known which values there are
                 samples = _samples(model, input_signature, inputs, turned["inputs_as_nchw"])
                 graph, placed = timed("precision", set_precision, graph, precision, samples)
-            metadata = _metadata(model, fold, placed, turned)
+            metadata = _metadata(model, folded, placed, turned)
             size = timed(
                 "save", write, graph, temporary, external_data=external_data, metadata=metadata
             )
@@ -157,7 +157,7 @@ def export_onnx(
             size -= temporary.stat().st_size
             add_metadata(temporary, {"keras_bn.parity": json.dumps(parity.to_dict())})
             size += temporary.stat().st_size
-    return ExportReport(str(target), size, seconds, fold, placed, parity)
+    return ExportReport(str(target), size, seconds, folded, placed, parity)
 
 
 @contextlib.contextmanager
@@ -183,8 +183,15 @@ def _listed(names: Sequence[str]) -> list[str]:
 
 def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
     """Return the report with the names that the nodes have in the file."""
+
+    def renamed(nodes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(node, node) for node in nodes)
+
     return FoldReport(
-        tuple(dataclasses.replace(row, into=names.get(row.into, row.into)) for row in fold.folds),
+        tuple(
+            dataclasses.replace(row, into=renamed(row.into), through=renamed(row.through))
+            for row in fold.folds
+        ),
         tuple(
             dataclasses.replace(row, node=names.get(row.node, row.node)) for row in fold.refusals
         ),

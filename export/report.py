@@ -4,9 +4,9 @@ Nothing here computes; the stages fill these in.
 """
 
 import dataclasses
-import enum
 from typing import Any
 
+from .folding.report import Fold, FoldReport, Reason, Refusal
 from .precision.report import PrecisionReport
 
 __all__ = [
@@ -18,81 +18,6 @@ __all__ = [
     "Reason",
     "Refusal",
 ]
-
-
-class Reason(enum.StrEnum):
-    """Why an affine operator stays in the graph; the text of a `Refusal`."""
-
-    TRAINING_MODE = "the batch norm is in training mode"
-    PARAMETERS_NOT_CONSTANT = "its parameters are graph inputs or computed at run time"
-    NOT_PER_CHANNEL = "its constant is not one value for each output channel"
-    PRODUCER_NOT_LINEAR = "what comes before it is not a linear operator"
-    OPERATOR_NOT_SUPPORTED = "this version does not fold into the operator before it"
-    WEIGHT_NOT_CONSTANT = "the linear operator's weights are graph inputs or computed at run time"
-    OUTPUT_IS_GRAPH_OUTPUT = "the linear operator's output is a graph output"
-    OUTPUT_USED_ELSEWHERE = "the linear operator's output has other readers"
-    OPERATOR_HAS_NO_BIAS = "it is the bias of a linear operator that cannot hold one"
-    NOT_FINITE = "the folded weights would overflow or are not numbers"
-
-
-@dataclasses.dataclass(frozen=True)
-class Fold:
-    """An affine operator that is gone.
-
-    Attributes:
-        node: Name of the node that was removed.
-        operator: Its ONNX operator, such as "BatchNormalization".
-        layer: Path of the Keras layer whose weights it used; None if unknown.
-        into: Name of the node that absorbed it.
-    """
-
-    node: str
-    operator: str
-    layer: str | None
-    into: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """An affine operator that stays.
-
-    Attributes:
-        node: Name of the node.
-        operator: Its ONNX operator.
-        layer: Path of the Keras layer whose weights it uses; None if unknown.
-        reason: Why it stays.
-        detail: What was found in its way, for a person to read.
-    """
-
-    node: str
-    operator: str
-    layer: str | None
-    reason: Reason
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class FoldReport:
-    """One row for each affine operator found.
-
-    Attributes:
-        folds: Those that are gone.
-        refusals: Those that stay, and why.
-    """
-
-    folds: tuple[Fold, ...]
-    refusals: tuple[Refusal, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible data."""
-        return dataclasses.asdict(self)
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.folds)} affine operators folded, {len(self.refusals)} left"]
-        lines += [
-            f"  {r.operator} {r.layer or r.node}: {r.reason} ({r.detail})" for r in self.refusals
-        ]
-        return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)

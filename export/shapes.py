@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 
 import onnx_ir as ir
@@ -9,11 +10,40 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 __all__ = ["captured_logs", "infer_shapes"]
 
+LARGEST_FOLLOWED = 2**16  # elements
 
-def infer_shapes(model: ir.Model) -> None:
-    """Fill in what onnx can infer; where it fails, shapes stay unknown and less is folded."""
+
+def infer_shapes(model: ir.Model, *, lenient: bool = False) -> None:
+    """Fill in what onnx can infer; where it fails, shapes stay unknown and less is folded.
+
+    Args:
+        model: The model; changed.
+        lenient: Go on behind an operator that is in error, instead of inferring nothing at all.
+    """
     with captured_logs():
-        ShapeInferencePass()(model)
+        ShapeInferencePass(
+            check_type=not lenient,
+            strict_mode=not lenient,
+            data_prop=not _has_large_fill(model.graph),
+        )(model)
+
+
+def _has_large_fill(graph: ir.Graph) -> bool:
+    """Say whether a ConstantOfShape makes a large tensor.
+
+    onnx would follow it element by element to see whether it is a shape: gigabytes, and minutes.
+    """
+    for node in graph.all_nodes():
+        if node.op_type != "ConstantOfShape" or not node.inputs or node.inputs[0] is None:
+            continue
+        maker = node.inputs[0].producer()
+        tensor = node.inputs[0].const_value
+        if tensor is None and maker is not None and maker.op_type == "Constant":
+            attributes = [a for a in maker.attributes.values() if not a.is_ref()]
+            tensor = ir.tensor(attributes[0].value) if attributes else None
+        if tensor is not None and math.prod(map(int, tensor.numpy().ravel())) > LARGEST_FOLLOWED:
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -1,4 +1,8 @@
+import functools
 import os
+import shutil
+import signal
+import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -25,27 +29,51 @@ def _fresh_keras():
 
 
 @pytest.fixture
-def randomised(rng):
-    """Return a function that gives a model's weights values that no initializer would."""
+def run(capfd, monkeypatch):
+    """Return a function that runs the command line here and gives status, stdout and stderr.
 
-    def randomise(model):
-        for variable in model.variables:
-            if not keras.backend.is_float_dtype(variable.dtype):
-                continue
-            values = rng.normal(size=variable.shape) * 0.5
-            if variable.path.endswith("moving_variance"):
-                values = values**2 + 0.1
-            if variable.path.endswith("gamma"):
-                values += 1.0
-            variable.assign(values)
-        return model
+    It starts no Python and imports no TensorFlow, which take five seconds. Warnings are errors
+    here, and what C++ writes to the descriptors is in the output.
+    """
+    from keras_bn.export.__main__ import main
 
-    return randomise
+    monkeypatch.setenv("COLUMNS", "200")
+    numbers = signal.SIGTERM, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
+
+    def command(*words):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        return subprocess.CompletedProcess(words, stopped.value.code, *capfd.readouterr())
+
+    yield command
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def randomise(model, rng):
+    """Give a model's weights values that no initializer would; return the model."""
+    for variable in model.variables:
+        if not keras.backend.is_float_dtype(variable.dtype):
+            continue
+        values = rng.normal(size=variable.shape) * 0.5
+        if variable.path.endswith("moving_variance"):
+            values = values**2 + 0.1
+        if variable.path.endswith("gamma"):
+            values += 1.0
+        variable.assign(values)
+    return model
 
 
 @pytest.fixture
-def small_model(randomised):
-    """A convolutional network with one of each: bias and none, depthwise, Dense, batch norms."""
+def randomised(rng):
+    """Return a function that gives a model's weights values that no initializer would."""
+    return functools.partial(randomise, rng=rng)
+
+
+def build_small_model():
+    """Build a convolutional network of one each: bias and none, depthwise, Dense, batch norms."""
     from keras_bn import BatchNormalization
 
     image = keras.Input((6, 6, 3), name="image")
@@ -58,4 +86,31 @@ def small_model(randomised):
     x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dense(5, name="dense")(x)
     x = BatchNormalization(name="dense_bn")(x)
-    return randomised(keras.Model(image, x, name="small"))
+    return keras.Model(image, x, name="small")
+
+
+@pytest.fixture
+def small_model(randomised):
+    """A convolutional network with one of each: bias and none, depthwise, Dense, batch norms."""
+    return randomised(build_small_model())
+
+
+@pytest.fixture(scope="session")
+def small_model_files(tmp_path_factory):
+    """A folder with `small_model` as model.keras, and exported as model.onnx: not to be changed."""
+    from keras_bn.export import export_onnx
+
+    folder = tmp_path_factory.mktemp("small_model")
+    model = randomise(build_small_model(), np.random.default_rng(0))
+    model.save(folder / "model.keras")
+    export_onnx(model, folder / "model.onnx")
+    keras.utils.clear_session(free_memory=False)
+    return folder
+
+
+@pytest.fixture
+def files(small_model_files, tmp_path):
+    """A folder of the test's own with model.keras and model.onnx, of `small_model`."""
+    for name in ("model.keras", "model.onnx"):
+        shutil.copy(small_model_files / name, tmp_path)
+    return tmp_path

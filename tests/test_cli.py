@@ -1,46 +1,19 @@
-"""The command line as a user has it: another process, its output, its exit status."""
+"""The command line: its output and its exit status.
 
-import os
+In this process, where that shows as much; in another one where starting, stderr from its first
+byte, signals, or the end of the process count.
+"""
+
 import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
 import onnx
 import pytest
-
-from keras_bn.export import export_onnx
-
-TOOL = Path(sys.executable).with_name("keras-bn")
-
-
-def tool(*words, program=(TOOL,), **environment):
-    command = [str(word) for word in (*program, *words)]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200", "TF_CPP_MIN_LOG_LEVEL": "", **environment},
-    )
-
-
-@pytest.fixture
-def files(small_model, tmp_path):
-    small_model.save(tmp_path / "model.keras")
-    export_onnx(small_model, tmp_path / "model.onnx")
-    return tmp_path
-
-
-def assert_one_line(done, *expected):
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    for text in expected:
-        assert text in done.stderr
+from commands import TOOL, assert_one_line, tool
 
 
 def test_export_writes_a_proven_file(files):
@@ -52,45 +25,60 @@ def test_export_writes_a_proven_file(files):
     onnx.checker.check_model(files / "new.onnx", full_check=True)
 
 
-def test_export_without_proof(files):
-    done = tool("export", files / "model.keras", files / "new.onnx", "--no-check")
+def test_export_without_proof(run, files):
+    done = run("export", files / "model.keras", files / "new.onnx", "--no-check")
     assert done.returncode == 0
     assert "parity not checked" in done.stdout
+
+
+def change_a_bias(path):
+    proto = onnx.load(path)
+    bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "dense/bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.01, bias.name))
+    onnx.save(proto, path)
+
+
+def test_check_exits_with_the_verdict(run, files):
+    agreed = run("check", files / "model.keras", files / "model.onnx")
+    assert (agreed.returncode, agreed.stderr) == (0, "")
+    assert "agrees" in agreed.stdout
+    change_a_bias(files / "model.onnx")
+    differs = run("check", files / "model.keras", files / "model.onnx")
+    assert (differs.returncode, differs.stderr) == (1, "")
+    assert "DIFFERS" in differs.stdout
 
 
 PARITY_SCRIPT = (sys.executable, "-m", "keras_bn.export.parity")
 
 
 @pytest.mark.parametrize(
-    "program", [(TOOL, "check"), PARITY_SCRIPT], ids=["keras-bn check", "parity script"]
+    ("change", "status", "word"),
+    [
+        pytest.param(lambda path: None, 0, "agrees", id="agrees"),
+        pytest.param(change_a_bias, 1, "DIFFERS", id="differs"),
+    ],
 )
-def test_check_exits_with_the_verdict(files, program):
-    agreed = tool(files / "model.keras", files / "model.onnx", program=program)
-    assert (agreed.returncode, agreed.stderr) == (0, "")
-    assert "agrees" in agreed.stdout
-    proto = onnx.load(files / "model.onnx")
-    bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "dense/bias")
-    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.01, bias.name))
-    onnx.save(proto, files / "model.onnx")
-    differs = tool(files / "model.keras", files / "model.onnx", program=program)
-    assert (differs.returncode, differs.stderr) == (1, "")
-    assert "DIFFERS" in differs.stdout
+def test_parity_script_exits_with_the_verdict(files, change, status, word):
+    change(files / "model.onnx")
+    done = tool(files / "model.keras", files / "model.onnx", program=PARITY_SCRIPT)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert word in done.stdout
 
 
 @pytest.mark.parametrize("name", ["samples.npz", "samples.npy"])
-def test_check_takes_samples(files, rng, name):
+def test_check_takes_samples(run, files, rng, name):
     x = rng.normal(size=(7, 6, 6, 3)).astype(np.float32)
     if name.endswith("npz"):
         np.savez(files / name, image=x, label=np.zeros(7))
     else:
         np.save(files / name, x)
-    done = tool("check", files / "model.keras", files / "model.onnx", "--input", files / name)
+    done = run("check", files / "model.keras", files / "model.onnx", "--input", files / name)
     assert done.returncode == 0
     assert "7 samples" in done.stdout
 
 
-def test_missing_model_is_one_line(tmp_path):
-    done = tool("export", tmp_path / "no.keras", tmp_path / "out.onnx")
+def test_missing_model_is_one_line(run, tmp_path):
+    done = run("export", tmp_path / "no.keras", tmp_path / "out.onnx")
     assert_one_line(done, str(tmp_path / "no.keras"), "no such file")
 
 
@@ -99,8 +87,8 @@ def test_parity_script_refuses_a_missing_file_in_one_line(files):
     assert_one_line(done, str(files / "no.onnx"), "no such file")
 
 
-def test_folder_as_model_is_one_line(tmp_path):
-    assert_one_line(tool("export", tmp_path, tmp_path / "out.onnx"), "it is a folder")
+def test_folder_as_model_is_one_line(run, tmp_path):
+    assert_one_line(run("export", tmp_path, tmp_path / "out.onnx"), "it is a folder")
 
 
 def truncate(path):
@@ -133,39 +121,39 @@ def rewrite(path, name, content):
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, other_zip, damage_config, damage_weights])
-def test_damaged_model_is_one_line_and_leaves_the_target(files, damage):
+def test_damaged_model_is_one_line_and_leaves_the_target(run, files, damage):
     damage(files / "model.keras")
     before = (files / "model.onnx").read_bytes()
-    done = tool("export", files / "model.keras", files / "model.onnx")
+    done = run("export", files / "model.keras", files / "model.onnx")
     assert_one_line(done, str(files / "model.keras"), "Save the model again")
     assert (files / "model.onnx").read_bytes() == before
 
 
-def test_model_that_was_never_built_is_one_line(tmp_path):
+def test_model_that_was_never_built_is_one_line(run, tmp_path):
     with pytest.warns(UserWarning, match="not yet been built"):
         keras.Sequential([keras.layers.Dense(3)], name="unbuilt").save(tmp_path / "unbuilt.keras")
-    done = tool("export", tmp_path / "unbuilt.keras", tmp_path / "out.onnx")
+    done = run("export", tmp_path / "unbuilt.keras", tmp_path / "out.onnx")
     assert_one_line(done, "model 'unbuilt', which was never called", "keras.Input")
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_model_with_code_is_refused(tmp_path):
+def test_model_with_code_is_refused(run, tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x + 1)])
     model.save(tmp_path / "model.keras")
-    done = tool("export", tmp_path / "model.keras", tmp_path / "out.onnx")
+    done = run("export", tmp_path / "model.keras", tmp_path / "out.onnx")
     assert_one_line(done, "model.keras", "Lambda")
     assert not (tmp_path / "out.onnx").exists()
 
 
 @pytest.mark.parametrize("target", ["no/out.onnx", "model.keras/out.onnx", "."])
-def test_unwritable_target_is_one_line(files, target):
-    done = tool("export", files / "model.keras", files / target)
+def test_unwritable_target_is_one_line(run, files, target):
+    done = run("export", files / "model.keras", files / target)
     assert_one_line(done, str(files / target), "existing, writable folder")
 
 
-def test_model_is_never_overwritten(files):
+def test_model_is_never_overwritten(run, files):
     before = (files / "model.keras").read_bytes()
-    done = tool("export", files / "model.keras", files / "model.keras")
+    done = run("export", files / "model.keras", files / "model.keras")
     assert_one_line(done, "another file than MODEL.keras")
     assert (files / "model.keras").read_bytes() == before
 
@@ -176,26 +164,26 @@ def test_damaged_onnx_file_is_one_line(files):
     assert_one_line(done, str(files / "model.onnx"), "ONNX Runtime loads")
 
 
-def test_samples_with_objects_are_refused(files):
+def test_samples_with_objects_are_refused(run, files):
     np.savez(files / "samples.npz", image=np.array([{"code": 1}], dtype=object))
-    done = tool(
+    done = run(
         "check", files / "model.keras", files / "model.onnx", "--input", files / "samples.npz"
     )
     assert_one_line(done, "samples.npz", "numpy.savez")
 
 
-def test_samples_of_wrong_shape_are_one_line(files):
+def test_samples_of_wrong_shape_are_one_line(run, files):
     np.savez(files / "samples.npz", image=np.zeros((2, 5, 5, 3)))
-    done = tool(
+    done = run(
         "check", files / "model.keras", files / "model.onnx", "--input", files / "samples.npz"
     )
     assert_one_line(done, "shape (2, 5, 5, 3)")
 
 
-def test_name_that_is_too_long_is_one_line(files):
+def test_name_that_is_too_long_is_one_line(run, files):
     name = "a" * 300
-    assert_one_line(tool("export", files / f"{name}.keras", files / "new.onnx"), "too long")
-    assert_one_line(tool("export", files / "model.keras", files / f"{name}.onnx"), "too long")
+    assert_one_line(run("export", files / f"{name}.keras", files / "new.onnx"), "too long")
+    assert_one_line(run("export", files / "model.keras", files / f"{name}.onnx"), "too long")
 
 
 def test_full_or_closed_stderr_does_not_change_the_status(files):
@@ -231,14 +219,14 @@ def test_terminated_export_leaves_no_file_behind(files):
     assert ((files / "model.onnx").read_bytes(), sorted(files.iterdir())) == before
 
 
-def test_debug_adds_the_traceback(tmp_path):
-    done = tool("export", tmp_path / "no.keras", tmp_path / "out.onnx", "--debug")
+def test_debug_adds_the_traceback(run, tmp_path):
+    done = run("export", tmp_path / "no.keras", tmp_path / "out.onnx", "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
 
 
-def test_missing_argument_exits_with_2(tmp_path):
-    assert tool("export", tmp_path / "model.keras").returncode == 2
+def test_missing_argument_exits_with_2(run, tmp_path):
+    assert run("export", tmp_path / "model.keras").returncode == 2
 
 
 def test_version_and_help():
@@ -260,6 +248,6 @@ def test_missing_extra_is_one_line(tmp_path):
     assert_one_line(done, "'typer'", "pip install 'keras-bn[export]'")
 
 
-def test_demo_refuses_a_file_as_folder(tmp_path):
+def test_demo_refuses_a_file_as_folder(run, tmp_path):
     (tmp_path / "file").write_text("")
-    assert_one_line(tool("demo", "--out", tmp_path / "file"), "--out", str(tmp_path / "file"))
+    assert_one_line(run("demo", "--out", tmp_path / "file"), "--out", str(tmp_path / "file"))

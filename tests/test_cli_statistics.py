@@ -11,27 +11,10 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from test_cli import TOOL, assert_one_line, tool
+from commands import TOOL, assert_one_line, tool
 
 import keras_bn
-from keras_bn.export import ExportError, cli, load, statistics_cli
-
-
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs the command line here and gives status, stdout and stderr."""
-    numbers = signal.SIGTERM, signal.SIGHUP
-    before = [signal.getsignal(number) for number in numbers]
-
-    def command(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.run([str(word) for word in words])
-        return subprocess.CompletedProcess(words, stopped.value.code, *capsys.readouterr())
-
-    yield command
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
+from keras_bn.export import ExportError, load, statistics_cli
 
 
 @pytest.fixture(scope="module")

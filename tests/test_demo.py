@@ -1,6 +1,6 @@
 import onnx
 import pytest
-from test_cli import tool
+from commands import tool
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def test_demo_file_has_no_batch_norm(demo):
     assert operators == {"Reshape", "Conv", "Relu", "ReduceMean", "Gemm", "Softmax"}
 
 
-def test_demo_files_can_be_checked_again(demo):
+def test_demo_files_can_be_checked_again(run, demo):
     folder, _ = demo
-    done = tool(
+    done = run(
         "check",
         folder / "digits_cnn.keras",
         folder / "digits_cnn.onnx",

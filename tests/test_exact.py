@@ -116,6 +116,56 @@ def test_tensor_without_elements():
     assert b"".join(blocks(tensor)) == b""
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_peaks_are_those_of_the_rounded_elements(rng, dtype):
+    weight = held(rng.normal(size=(16, 8, 3, 3)).astype(dtype))
+    rows, columns = rng.normal(size=(16, 1, 1, 1)), rng.normal(size=(8, 1, 1))
+    for product in (weight, weight * rows, weight * columns, weight * rows * columns):
+        elements = np.abs(product.numpy().astype(np.float64))
+        for axis in range(4):
+            others = tuple(other for other in range(4) if other != axis)
+            np.testing.assert_array_equal(product.peaks(axis), elements.max(others), strict=True)
+            np.testing.assert_array_equal(product.peaks(axis - 4), product.peaks(axis))
+
+
+def test_peak_that_overflows_or_is_no_number():
+    weight = np.ones((3, 16), np.float16)
+    weight[1, 4], weight[2, 5] = np.nan, -300.0
+    product = held(weight) * np.array([300.0])
+    np.testing.assert_array_equal(product.peaks(0), [300.0, np.nan, np.inf])
+
+
+def test_peak_that_rounds_to_zero_is_seen_in_another_dtype():
+    sinking = held(np.ones((2, 16), np.float16)) * np.array([[1e-9], [0.0]])
+    np.testing.assert_array_equal(sinking.peaks(0), [0.0, 0.0])
+    np.testing.assert_array_equal(sinking.with_dtype(ir.DataType.DOUBLE).peaks(0), [1e-9, 0.0])
+
+
+def test_zero_beside_a_factor_that_is_not_finite_is_no_number():
+    weight = np.ones((2, 16), np.float32)
+    weight[1, 3] = 0.0
+    product = held(weight) * np.array([[np.inf], [np.inf]])
+    np.testing.assert_array_equal(product.peaks(0), [np.inf, np.nan])
+
+
+def test_peaks_of_a_tensor_without_elements():
+    assert held(np.zeros((0, 3), np.float32)).peaks(0).shape == (0,)
+    np.testing.assert_array_equal(held(np.zeros((0, 3), np.float32)).peaks(1), np.zeros(3))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_peaks_of_a_large_weight_take_no_copy_of_it(rng, axis, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 2**20)
+    weight = (
+        held(np.ones((4096, 1024), np.float32)) * rng.normal(size=1024) * rng.normal(size=(4096, 1))
+    )
+    tracemalloc.start()
+    weight.peaks(axis)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * module.BLOCK
+
+
 def test_large_weight_is_written_without_a_copy_of_it(rng):
     weight = held(np.ones((4096, 1024), np.float32)).__mul__(rng.normal(size=1024))
     tracemalloc.start()

@@ -62,3 +62,17 @@ def test_finite_is_what_the_elements_are(history, exponent):
     weight, _ = history
     weight = weight * np.array(10.0**exponent)
     assert weight.is_finite() == bool(np.isfinite(weight.numpy()).all())
+
+
+@given(histories(), st.integers(0, 10), st.integers(8, 100))
+def test_peaks_are_what_the_elements_are(history, exponent, block):
+    weight, _ = history
+    weight = weight * np.array(10.0**exponent)
+    elements = np.abs(weight.numpy().astype(np.float64))
+    before, module.BLOCK = module.BLOCK, block
+    try:
+        for axis in range(weight.ndim):
+            expected = np.moveaxis(elements, axis, 0).reshape(len(weight.peaks(axis)), -1).max(1)
+            np.testing.assert_array_equal(weight.peaks(axis), expected, strict=True)
+    finally:
+        module.BLOCK = before

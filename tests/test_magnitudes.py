@@ -9,8 +9,10 @@ from keras_bn.export import ExportError
 from keras_bn.export.precision.magnitudes import largest_magnitudes
 
 # Sixty tensors of 8 MB after each other, and by how many MB the process grows beyond one run.
+# Named like the tool, which imports no TensorFlow: that would take longer than the rest.
 CHAIN = """
-import resource
+import resource, sys
+sys.argv[0] = "keras-bn"
 import numpy as np, onnx, onnx_ir as ir
 from keras_bn.export.precision.magnitudes import largest_magnitudes
 

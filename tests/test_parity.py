@@ -13,10 +13,9 @@ from keras_bn.export.samples import DRAWN_BATCHES
 
 
 @pytest.fixture
-def exported(small_model, tmp_path):
-    path = tmp_path / "model.onnx"
-    export_onnx(small_model, path)
-    return path
+def exported(files):
+    """The file that `small_model` was exported to."""
+    return files / "model.onnx"
 
 
 def edit(path, name, change):

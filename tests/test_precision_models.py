@@ -8,8 +8,8 @@ import pytest
 from graphs import run_onnxruntime
 from tolerances import HALF, assert_close
 
-from keras_bn.export import fold_batch_norms
 from keras_bn.export.constants import evaluate_constants
+from keras_bn.export.fold import fold
 from keras_bn.export.precision.choice import set_precision
 from keras_bn.export.tracing.trace import trace
 from keras_bn.models import (
@@ -27,7 +27,7 @@ NETWORK = 1e-2  # float16's error, grown through some twenty layers of random we
 
 def converted(model, samples):
     """Convert a model; return its graph, that in float16, and what stays in float32."""
-    traced, _ = fold_batch_norms(evaluate_constants(trace(model)))
+    traced, _ = fold(evaluate_constants(trace(model)))
     result, report = set_precision(traced, "float16", [samples])
     onnx.checker.check_model(ir.to_proto(result), full_check=True)
     return traced, result, {row.operator for row in report.float32}

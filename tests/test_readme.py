@@ -7,8 +7,10 @@ import tomllib
 from pathlib import Path
 
 import keras
+import onnx
 import pytest
-from test_cli import tool
+from commands import tool
+from foreign_graphs import TORCH, foreign
 
 import keras_bn
 
@@ -48,6 +50,13 @@ def test_statistics_run(rng, capsys):
     exec(blocks("python")[2], {"keras_bn": keras_bn, "model": model, "x": x, "y": x[:, :1]})  # noqa: S102
     assert "never updated" in capsys.readouterr().out
     assert all((old == new).all() for old, new in zip(before, model.get_weights(), strict=True))
+
+
+def test_fold_of_a_file_runs(tmp_path, monkeypatch, capsys):
+    onnx.save(foreign(TORCH), tmp_path / "theirs.onnx")
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("python")[3], {})  # noqa: S102
+    assert "2 folded, 0 left" in capsys.readouterr().out
 
 
 def test_page_on_statistics_prints_what_it_says(tmp_path):

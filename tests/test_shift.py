@@ -79,6 +79,7 @@ def test_shift_is_rarely_marked_at_many_skewed_channels(rng):
     norms = [BatchNormalization(epsilon=1e-9) for _ in range(layers)]
     outputs = [bn(x[:, i * channels : (i + 1) * channels]) for i, bn in enumerate(norms)]
     model = keras.Model(x, outputs)
+    model.run_eagerly = True  # to trace so many layers takes longer
     for bn in norms:  # the moments of max(x, 0) for a standard normal x
         bn.moving_mean.assign(np.full(channels, 1 / np.sqrt(2 * np.pi)))
         bn.moving_variance.assign(np.full(channels, 0.5 - 1 / (2 * np.pi)))
@@ -92,6 +93,7 @@ def test_shift_is_rarely_marked_where_there_is_none(rng):
     image = keras.Input((6, 6, 3 * layers))
     parts = [image[..., 3 * i : 3 * i + 3] for i in range(layers)]
     model = keras.Model(image, [BatchNormalization()(part) for part in parts])
+    model.run_eagerly = True  # to trace so many layers takes longer
     # Positions of a sample have much in common: 36 values are far from 36 independent ones.
     own, shared = (
         rng.normal(size=(samples, 6, 6, 3 * layers)),

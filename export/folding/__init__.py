@@ -1,0 +1,1 @@
+"""What the fold is made of: the operators that affine maps pass, and those that absorb them."""

@@ -1,0 +1,157 @@
+"""Edits of a graph that are planned first, checked, and made all at once.
+
+An edit gives a node another operator, other constants or other attributes; its name, its output
+and its place stay. A constant that others read too is copied, never edited.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ..affine import NotExactError
+from ..exact import ExactTensor, constant, is_constant
+from ..naming import Names
+from .report import Reason
+
+__all__ = ["LOST_BITS", "Edit", "New", "Writer"]
+
+LOST_BITS = 2  # that a weight may lose where it becomes smaller than its dtype's normal numbers
+
+
+@dataclass(frozen=True)
+class New:
+    """A constant to be made.
+
+    Attributes:
+        tensor: Its value.
+        like: The constant that it takes the place and name of; None if there is none.
+        hint: Its name otherwise, numbered if that is taken.
+        axis: Of a weight, the axis along which each slice has a scale of its own.
+    """
+
+    tensor: ExactTensor
+    like: ir.Value | None
+    hint: str
+    axis: int | None = None
+
+    def require_exact(self) -> None:
+        """Require that rounding to the dtype loses nothing that matters.
+
+        Raises:
+            NotExactError: If an element is not finite, or if a whole slice of a weight becomes so
+                small that its largest element loses more than `LOST_BITS` bits.
+        """
+        what = f"{self.like.name if self.like else self.hint} in {self.tensor.dtype.name}"
+        if not self.tensor.is_finite():
+            raise NotExactError(Reason.NOT_FINITE, what)
+        if self.axis is None or self.tensor.ndim == 0:
+            return
+        peaks = self.tensor.with_dtype(ir.DataType.DOUBLE).peaks(self.axis)
+        lost = (peaks > 0) & (peaks < _least_normal(self.tensor.dtype) * 2.0**-LOST_BITS)
+        if lost.any():
+            raise NotExactError(Reason.BITS_LOST, f"{what}: {peaks[lost].min():.3g}")
+
+
+def _least_normal(dtype: ir.DataType) -> float:
+    """Return the smallest normal number of a floating-point dtype."""
+    if dtype is ir.DataType.BFLOAT16:
+        dtype = ir.DataType.FLOAT  # of the same exponents
+    return float(np.finfo(dtype.numpy()).tiny)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What becomes of a node.
+
+    Attributes:
+        node: The node.
+        op_type: Its operator from now on.
+        inputs: What it reads from now on.
+        attributes: Its attributes from now on; of the same operator, those that change.
+    """
+
+    node: ir.Node
+    op_type: str
+    inputs: tuple["ir.Value | New | None", ...]
+    attributes: Mapping[str, ir.Attr] = field(default_factory=dict)
+
+    def require_exact(self) -> None:
+        """Require that no constant loses anything that matters; see `New.require_exact`."""
+        for value in self.inputs:
+            if isinstance(value, New):
+                value.require_exact()
+
+
+class Writer:
+    """Makes edits in a graph.
+
+    Args:
+        graph: The graph that the nodes are in.
+        names: The names taken in it and in the graphs around and inside it.
+    """
+
+    def __init__(self, graph: ir.Graph, names: Names) -> None:
+        self.graph, self._names = graph, names
+
+    def make(self, edit: Edit) -> None:
+        """Make an edit."""
+        node = edit.node
+        old = list(node.inputs)
+        for index in range(len(old)):
+            node.replace_input_with(index, None)
+        node.resize_inputs(len(edit.inputs))
+        for index, value in enumerate(edit.inputs):  # what stays first: it keeps its name
+            if not isinstance(value, New):
+                node.replace_input_with(index, value)
+        for index, value in enumerate(edit.inputs):
+            if isinstance(value, New):
+                node.replace_input_with(index, self._constant(value))
+        if edit.op_type != node.op_type:
+            node.op_type = edit.op_type
+            node.attributes.clear()
+        node.attributes.update(edit.attributes)
+        self._drop_unused(old)
+
+    def release(self, node: ir.Node) -> None:
+        """Take the constants from an operator that is to go, so that others can have their names.
+
+        Args:
+            node: The operator; it keeps what is no constant.
+        """
+        operands = [value for value in node.inputs if is_constant(value)]
+        for index, value in enumerate(node.inputs):
+            if is_constant(value):
+                node.replace_input_with(index, None)
+        self._drop_unused(operands)
+
+    def bypass(self, node: ir.Node, output: ir.Value, source: ir.Value) -> None:
+        """Remove a node; the readers of its output read `source`, which takes over the name."""
+        name, is_output = output.name, output.is_graph_output()
+        output.replace_all_uses_with(source, replace_graph_outputs=True)
+        self.graph.remove(node, safe=True)
+        if is_output:
+            source.name = name
+            source.type, source.shape = output.type, output.shape
+            source.metadata_props.update(output.metadata_props)
+
+    def _constant(self, value: New) -> ir.Value:
+        like = value.like
+        if like is not None and not like.uses():
+            self._drop_unused([like])
+        wanted = value.hint if like is None else str(like.name)
+        new = constant(self._names.new(wanted), value.tensor)
+        if like is not None:
+            new.meta.update(like.meta)
+        self.graph.initializers[str(new.name)] = new
+        return new
+
+    def _drop_unused(self, values: Iterable[ir.Value | None]) -> None:
+        for value in values:
+            if value is None or not is_constant(value) or not value.is_initializer():
+                continue
+            if value.uses() or value.is_graph_output() or value.graph is not self.graph:
+                continue
+            del self.graph.initializers[str(value.name)]
+            self._names.release(str(value.name))

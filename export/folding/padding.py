@@ -1,0 +1,74 @@
+"""Pad: its constant is mapped too, so that P^-1 v, or A v, has to be one number."""
+
+import numpy as np
+import onnx_ir as ir
+
+from ..affine import Affine, NotExactError, constant_along, padding_after, padding_before
+from ..exact import ExactTensor, exact, is_constant
+from .edits import Edit, New
+from .moves import Maps, Move
+from .report import Reason
+from .tensors import constant_where_resized, integers, known_sizes, name_of
+
+__all__ = ["pad"]
+
+
+def pad(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
+    """Let a map through a Pad, whose constant is mapped too."""
+    a = pending.get(0, demanded)
+    if a is None or set(pending) - {0} or (pending and demanded is not None):
+        raise NotExactError(Reason.USED_ELSEWHERE, "two maps meet there")
+    mode = node.attributes.get_string("mode", "constant")
+    pads = _pads(node)
+    if pads is None or mode != "constant" or "value" in node.attributes:
+        a = constant_where_resized(node, a)
+    else:
+        constant_along(a, {axis for axis, width in enumerate(pads) if width})
+    edit = None
+    if mode == "constant" and not (a.is_scale and _pad_value(node) == 0):
+        change = padding_before if pending else padding_after
+        edit = _with_pad_value(node, change(a, _pad_value(node)))
+    if pending:
+        return [Move(pendings={0: a}, edit=edit)]
+    return [Move(demands={0: a}, edit=edit)]
+
+
+def _pads(node: ir.Node) -> list[int] | None:
+    """Return by how much each axis grows or shrinks; None if it is not known."""
+    try:
+        pads, axes = integers(node, 1, "pads"), integers(node, 3, "axes")
+    except NotExactError:
+        return None
+    rank = len(known_sizes(node.inputs[0]))
+    if pads is None:
+        return None
+    axes = list(range(rank)) if axes is None else [axis % rank for axis in axes]
+    widths = [0] * rank
+    for axis, first, last in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        widths[axis] = abs(first) + abs(last)
+    return widths
+
+
+def _pad_value(node: ir.Node) -> float:
+    if "value" in node.attributes:
+        return node.attributes.get_float("value", 0.0)
+    operand = node.inputs[2] if len(node.inputs) > 2 else None
+    if operand is None:
+        return 0.0
+    if not is_constant(operand):
+        raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, f"tensor {operand.name!r}")
+    return float(exact(operand).item())
+
+
+def _with_pad_value(node: ir.Node, number: float) -> Edit:
+    if "pads" in node.attributes:  # before opset 11
+        return Edit(node, "Pad", tuple(node.inputs), {"value": ir.AttrFloat32("value", number)})
+    inputs: list[ir.Value | New | None] = list(node.inputs)
+    inputs += [None] * (3 - len(inputs))
+    like = node.inputs[2] if len(node.inputs) > 2 else None
+    data = node.inputs[0]
+    dtype = like.dtype if like is not None else data.dtype if data is not None else None
+    if dtype is None:
+        raise NotExactError(Reason.SHAPE_UNKNOWN, f"the type of {name_of(node)}")
+    inputs[2] = New(ExactTensor(np.float64(number), dtype), like, f"{name_of(node)}/constant_value")
+    return Edit(node, "Pad", tuple(inputs))

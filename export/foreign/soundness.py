@@ -1,0 +1,154 @@
+"""Whether a graph can be relied on, before anything is computed with it.
+
+It can if each tensor has one name and is made once, before it is read, and if each constant holds
+as many elements as its shape says. `onnx.checker` looks at more, but needs the whole model as bytes
+once more; what else may be wrong with a graph is asked of it only when folding fails.
+"""
+
+import math
+
+import onnx
+import onnx_ir as ir
+
+from ..body_constants import bodies_of
+from ..errors import ExportError
+from .weight_files import require_inside, tensors_of
+
+__all__ = ["invalid_model", "require_sound", "require_unique_names"]
+
+FIELDS = {
+    ir.DataType.COMPLEX128: "double_data",
+    ir.DataType.COMPLEX64: "float_data",
+    ir.DataType.DOUBLE: "double_data",
+    ir.DataType.FLOAT: "float_data",
+    ir.DataType.INT64: "int64_data",
+    ir.DataType.UINT32: "uint64_data",
+    ir.DataType.UINT64: "uint64_data",
+}
+COMPLEX = frozenset({ir.DataType.COMPLEX128, ir.DataType.COMPLEX64})
+
+
+def invalid_model(source: str, why: str) -> ExportError:
+    """Return the error for a model that is broken.
+
+    Args:
+        source: What it came from, in words.
+        why: What is wrong with it.
+    """
+    return ExportError(
+        f"fold: the model must be a whole and valid ONNX model. Received: {source}: {why}. "
+        "Export or copy it again."
+    )
+
+
+def require_sound(model: ir.Model, source: str, *, complete: bool = True) -> None:
+    """Raise unless a model is sorted, names are unique, and constants are as large as they say.
+
+    Args:
+        model: The model.
+        source: What it came from, in words.
+        complete: False if some tensors are known to be missing.
+
+    Raises:
+        ExportError: If it is not sound.
+    """
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        _require_sorted(graph, set(), source, complete)
+    for name, tensor in tensors_of(model):
+        why = _mismatch(tensor)
+        if why:
+            raise invalid_model(source, f"the constant {name!r} {why}")
+        if isinstance(tensor, ir.ExternalTensor):
+            require_inside(tensor, name, source)
+
+
+def _require_sorted(graph: ir.Graph, made: set[ir.Value], source: str, complete: bool) -> None:
+    """Follow a graph in its order; `made` are the tensors that there are, here and around it."""
+    names: set[str] = set()
+
+    def add(value: ir.Value) -> None:
+        _require_text(source, value.name)
+        if value.name and value.name in names:
+            raise invalid_model(source, f"two tensors are called {value.name!r}")
+        names.add(str(value.name))
+        made.add(value)
+
+    for value in dict.fromkeys([*graph.inputs, *graph.initializers.values()]):
+        add(value)
+    for node in graph:
+        _require_text(source, node.op_type, node.domain, node.name)
+        for read in node.inputs:
+            if read is not None and read not in made and (complete or read.producer()):
+                raise invalid_model(
+                    source,
+                    f"{node.op_type} {node.name or node.outputs[0].name!r} reads {read.name!r}, "
+                    "which nothing before it makes",
+                )
+        for body in bodies_of(node):
+            _require_sorted(body, made, source, complete)
+        for output in node.outputs:
+            add(output)
+    for output in graph.outputs:
+        if output not in made and complete:
+            raise invalid_model(source, f"nothing makes the output {output.name!r}")
+
+
+def _require_text(source: str, *names: object) -> None:
+    """Raise if a name is no text: protobuf gives bytes where a string is not UTF-8."""
+    for name in names:
+        if not isinstance(name, str | None):
+            raise invalid_model(source, f"the name {name!r} is not UTF-8")
+
+
+def _mismatch(tensor: ir.TensorProtocol) -> str:
+    """Say in words how a constant's payload differs from its shape and dtype; empty if not."""
+    try:
+        dtype, shape = tensor.dtype, tensor.shape.numpy()
+    except (TypeError, ValueError) as e:
+        return f"has no shape and dtype: {e}"
+    size = math.prod(shape)
+    if any(n < 0 for n in shape):
+        return f"has the shape {list(shape)}"
+    if isinstance(tensor, ir.StringTensor):
+        found = len(tensor.string_data())
+        return "" if found == size else f"has {found} strings for the shape {list(shape)}"
+    if dtype is ir.DataType.UNDEFINED or dtype is ir.DataType.STRING:
+        return f"has the dtype {dtype.name}"
+    if not isinstance(tensor, ir.TensorProtoTensor):
+        return ""
+    found, expected, unit = _payload(tensor.raw, dtype, size)
+    if found == expected:
+        return ""
+    return f"has {found:,} {unit} for the shape {list(shape)} of {dtype.name}, not {expected:,}"
+
+
+def _payload(proto: onnx.TensorProto, dtype: ir.DataType, size: int) -> tuple[int, int, str]:
+    """Return how much a constant holds, how much it should, and of what."""
+    packed = math.ceil(size * dtype.bitwidth / 8)
+    if proto.HasField("raw_data"):
+        return len(proto.raw_data), packed, "bytes"
+    elements = packed if dtype.bitwidth < 8 else 2 * size if dtype in COMPLEX else size
+    return len(getattr(proto, FIELDS.get(dtype, "int32_data"))), elements, "elements"
+
+
+def require_unique_names(proto: onnx.ModelProto, source: str) -> None:
+    """Raise if a graph names two inputs, or two initializers, alike: onnx_ir would merge them.
+
+    Raises:
+        ExportError: If a name is there twice.
+    """
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        for values in (graph.input, graph.initializer):
+            names = [value.name for value in values]
+            if len(names) != len(set(names)):
+                twice = next(name for i, name in enumerate(names) if name in names[:i])
+                raise invalid_model(source, f"two tensors are called {twice!r}")
+            if "" in names:
+                raise invalid_model(source, "a tensor has no name")
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    graphs.append(attribute.g)
+                graphs.extend(attribute.graphs)
