@@ -28,13 +28,21 @@ class Nothing(keras.layers.Layer):
         return x
 
 
-def without_batch_norm(model: keras.Model) -> keras.Model:
-    """Rebuild a model with every batch norm replaced by nothing."""
+def without_batch_norm(model: keras.Model, biases: bool = False) -> keras.Model:
+    """Rebuild a model with every batch norm replaced by nothing.
+
+    Args:
+        model: The model.
+        biases: Whether layers that leave their bias to the batch norm get one of their own.
+    """
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if isinstance(layer, keras.layers.BatchNormalization):
             return Nothing(name=layer.name)
-        return layer.__class__.from_config(layer.get_config())
+        config = layer.get_config()
+        if biases and "use_bias" in config:
+            config["use_bias"] = True
+        return layer.__class__.from_config(config)
 
     return keras.models.clone_model(model, clone_function=clone)
 
