@@ -265,6 +265,43 @@ def test_shift_in_front_of_zero_padding():
     assert_refused(model, Reason.GRAPH_INPUT, "'x'", Reason.ZERO_PADDING, "Conv")
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        pytest.param("Pad(c, shifted)", id="a Pad that keeps the size and moves the channels"),
+        pytest.param("Resize(c, none, factors)", id="a Resize by 1.2, which keeps 4 channels"),
+        pytest.param("Resize<axes = [1]>(c, none, factor)", id="likewise, of one axis"),
+    ],
+)
+def test_channels_that_are_moved_though_their_number_stays(node):
+    constants = {
+        "shifted": np.array([0, 1, 0, 0, 0, -1, 0, 0]),
+        "none": np.float32([]),
+        "factors": np.float32([1, 1.2, 1, 1]),
+        "factor": np.float32([1.2]),
+    }
+    model = graph(
+        f"a ({X}, {W}, float[4,1,1] h, int64[8] shifted, float[0] none, float[4] factors,"
+        f"float[1] factor) => ({Y}) {{ c = Conv(x, w) p = {node} y = Mul(p, h) }}",
+        **weights("w"),
+        h=K.reshape(4, 1, 1),
+        **constants,
+    )
+    for name in set(constants) - {value.name for value in model.graph[1].inputs}:
+        del model.graph.initializers[name]
+    assert_refused(model, Reason.NOT_PER_CHANNEL, "differs along axis 1", Reason.GRAPH_OUTPUT)
+
+
+def test_scale_in_front_that_would_sink_in_half_precision():
+    model = graph(
+        "a (float16[2,3,8,8] x, float16[4,3,3,3] w, float16[3,1,1] k) => (float16[2,4,6,6] y)"
+        "{ s = Mul(x, k) y = Conv(s, w) }",
+        w=np.full((4, 3, 3, 3), 2.0**-6, np.float16),
+        k=np.array([1.0, 2.0**-12, 1.0], np.float16).reshape(3, 1, 1),
+    )
+    assert_refused(model, Reason.GRAPH_INPUT, "'x'", Reason.BITS_LOST, "3.81e-06")
+
+
 def test_negative_scale_behind_a_maximum():
     model = graph(
         "a (float[2,3,8,8] x, float[4,3,3,3] w, float[4,1,1] k) => (float[2,4,3,3] y)"

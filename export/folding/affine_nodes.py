@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from ..affine import Affine, Array, NotExactError, along, batch_norm
 from ..exact import FLOATS, ExactTensor, exact, is_constant
-from .edits import Edit, New
+from .edits import Edit, New, least_normal
 from .report import Reason
 from .tensors import in_default_domain, name_of, sizes_of
 
@@ -147,14 +147,16 @@ def written(old: AffineNode, new: Affine, before: Affine | None) -> Edit:
         raise NotExactError(Reason.SHAPE_UNKNOWN, f"the type of {name_of(node)}")
     if new.is_shift or new.is_scale:
         op_type, array = ("Add", new.shift) if new.is_shift else ("Mul", new.scale)
-        constant = New(ExactTensor(_trimmed(array), dtype), _constant_of(old), "")
+        operand = _trimmed(array)
+        axes = () if new.is_shift else tuple(range(max(operand.ndim, 1)))
+        constant = New(ExactTensor(operand, dtype), _constant_of(old), "", axes)
         return Edit(node, op_type, (data, constant), {})
     sizes = sizes_of(data)
     channels = sizes[1] if sizes is not None and len(sizes) > 1 else None
     if new.axes - {1} or not isinstance(channels, int):
         raise NotExactError(Reason.NOT_ONE_OPERATOR, f"{node.op_type} {name_of(node)}")
     scale, shift = (np.broadcast_to(array.ravel(), channels) for array in (new.scale, new.shift))
-    mean, variance = _moments(old, before, channels)
+    mean, variance = _moments(old, before, channels, dtype)
     gamma, beta = scale * np.sqrt(variance), shift + scale * mean
     like = _constant_of(old)
     if old.moments is not None and before is None:  # mean and variance stay as they are
@@ -175,13 +177,24 @@ def _new(
     """Return the parameters of a batch norm, in place of those that it has."""
     names = ("scale", "B", "input_mean", "input_var")
     return [
-        New(ExactTensor(array, _dtype_of(like) or dtype), like, f"{name_of(node)}/{name}")
+        New(
+            ExactTensor(array, _dtype_of(like) or dtype),
+            like,
+            f"{name_of(node)}/{name}",
+            (0,) if name == "scale" else (),
+        )
         for array, like, name in zip(arrays, likes, names, strict=False)
     ]
 
 
-def _moments(old: AffineNode, before: Affine | None, channels: int) -> tuple[Array, Array]:
-    """Return the mean and variance of what the operator will read: of before^-1 x."""
+def _moments(
+    old: AffineNode, before: Affine | None, channels: int, dtype: ir.DataType
+) -> tuple[Array, Array]:
+    """Return the mean and variance of what the operator will read: of before^-1 x.
+
+    New ones are rounded to the dtype here, as scale and B are to make up for that; a variance which
+    the dtype does not hold well is not told.
+    """
     unknown = np.zeros(channels), np.ones(channels)
     if old.moments is None:
         return unknown
@@ -190,7 +203,10 @@ def _moments(old: AffineNode, before: Affine | None, channels: int) -> tuple[Arr
     if before.axes - {1} or not before.scale.all():
         return unknown
     scale, shift = before.scale.ravel(), before.shift.ravel()
-    return (old.moments[0] - shift) / scale, old.moments[1] / scale**2
+    moved = (old.moments[0] - shift) / scale, old.moments[1] / scale**2
+    mean, variance = (ExactTensor(a, dtype).numpy().astype(np.float64) for a in moved)
+    held = np.isfinite([mean, variance]).all() and (variance >= least_normal(dtype)).all()
+    return (mean, variance) if held else unknown
 
 
 def _constant_of(old: AffineNode) -> ir.Value:

@@ -53,15 +53,18 @@ def _edit(
     weight: ExactTensor,
     bias: Array | None,
     *,
-    axis: int | None,
+    axes: tuple[int, ...],
     at: tuple[int, int] = (1, 2),
     op_type: str = "",
     attributes: dict[str, ir.Attr] | None = None,
 ) -> Edit:
-    """Return the edit that gives a node a weight and a bias, at the given inputs."""
+    """Return the edit that gives a node a weight and a bias, at the given inputs.
+
+    `axes` are those along which the weight has been scaled.
+    """
     inputs: list[Any] = list(node.inputs)
     like = inputs[at[0]]
-    inputs[at[0]] = New(weight, like, str(like.name), axis)
+    inputs[at[0]] = New(weight, like, str(like.name), axes)
     if bias is not None:
         inputs += [None] * (at[1] + 1 - len(inputs))
         old = inputs[at[1]]
@@ -94,7 +97,9 @@ def _convolution(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[
             weight, bias = conv_transpose_output(weight, bias, after, group)
         else:
             weight, bias = absorb(weight, bias, after, 0)
-    return [Move(edit=_edit(node, weight, bias, axis=None if transpose else 0))]
+    read_at, written_at = (0, 1) if transpose else (1, 0)
+    axes = (read_at,) * bool(pending) + (written_at,) * (demanded is not None)
+    return [Move(edit=_edit(node, weight, bias, axes=axes))]
 
 
 def _pads(node: ir.Node, weight: tuple[int, ...]) -> bool:
@@ -123,7 +128,8 @@ def _gemm(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
         after = vector(demanded, 1, weight.sizes[outputs_at])
         weight, bias = absorb(weight, bias, after, outputs_at)
     beta = {} if bias is None else {"beta": ir.AttrFloat32("beta", 1.0)}
-    return [Move(edit=_edit(node, weight, bias, axis=outputs_at, attributes=beta))]
+    axes = (1 - outputs_at,) * bool(pending) + (outputs_at,) * (demanded is not None)
+    return [Move(edit=_edit(node, weight, bias, axes=axes, attributes=beta))]
 
 
 def _matmul(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
@@ -146,17 +152,17 @@ def _matmul(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     wanted = lacking if demanded is None else demanded.after(lacking)
     if demanded is not None:
         weight = matmul_output(weight, demanded.scale, contracted)
-    slices = None if weight.ndim != 2 else 1 - data
+    axes = tuple(range(max(weight.ndim - 2, 0), weight.ndim))
     if wanted.is_scale:
-        return [Move(edit=_edit(node, weight, None, axis=slices, at=(1 - data, 2)))]
+        return [Move(edit=_edit(node, weight, None, axes=axes, at=(1 - data, 2)))]
     moves = []
     if demanded is None:
-        edit = _edit(node, weight, None, axis=slices, at=(1 - data, 2))
+        edit = _edit(node, weight, None, axes=axes, at=(1 - data, 2))
         moves.append(Move(pendings={0: wanted}, edit=edit))
     if rank == 2 and weight.ndim == 2:
         shift = wanted.shift
         bias = shift[0] if shift.shape[0] == 1 else shift
-        edit = _edit(node, weight, bias, axis=slices, at=(1 - data, 2), op_type="Gemm")
+        edit = _edit(node, weight, bias, axes=axes, at=(1 - data, 2), op_type="Gemm")
         moves.append(Move(edit=edit))
     if not moves:
         raise NotExactError(Reason.OPERATOR_HAS_NO_BIAS, "")
@@ -181,7 +187,7 @@ def _einsum(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     if demanded is not None:
         weight = einsum_output(weight, labels, demanded.scale, output)
         wanted = demanded.after(wanted)
-    edit = _edit(node, weight, None, axis=None, at=(at, 2))
+    edit = _edit(node, weight, None, axes=tuple(range(weight.ndim)), at=(at, 2))
     if wanted.is_scale:
         return [Move(edit=edit)]
     if demanded is not None:
@@ -196,7 +202,7 @@ def _recurrent(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Mo
     weight, bias = _weight(node), _bias(node, 3)
     before = vector(pending[0], 2, weight.sizes[2])
     weight, bias = recurrent_input(weight, bias, before)
-    return [Move(edit=_edit(node, weight, bias, axis=None, at=(1, 3)))]
+    return [Move(edit=_edit(node, weight, bias, axes=(2,), at=(1, 3)))]
 
 
 LINEAR: dict[str, Rule] = {

@@ -8,7 +8,7 @@ from ..exact import ExactTensor, exact, is_constant
 from .edits import Edit, New
 from .moves import Maps, Move
 from .report import Reason
-from .tensors import constant_where_resized, integers, known_sizes, name_of
+from .tensors import integers, name_of
 
 __all__ = ["pad"]
 
@@ -19,11 +19,7 @@ def pad(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     if a is None or set(pending) - {0} or (pending and demanded is not None):
         raise NotExactError(Reason.USED_ELSEWHERE, "two maps meet there")
     mode = node.attributes.get_string("mode", "constant")
-    pads = _pads(node)
-    if pads is None or mode != "constant" or "value" in node.attributes:
-        a = constant_where_resized(node, a)
-    else:
-        constant_along(a, {axis for axis, width in enumerate(pads) if width})
+    constant_along(a, _padded_axes(node, a.rank))
     edit = None
     if mode == "constant" and not (a.is_scale and _pad_value(node) == 0):
         change = padding_before if pending else padding_after
@@ -33,20 +29,20 @@ def pad(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     return [Move(demands={0: a}, edit=edit)]
 
 
-def _pads(node: ir.Node) -> list[int] | None:
-    """Return by how much each axis grows or shrinks; None if it is not known."""
+def _padded_axes(node: ir.Node, rank: int) -> set[int]:
+    """Return the axes that a Pad moves, whatever their sizes: all that may be if it is not known.
+
+    A Pad by 1 in front and by -1 behind keeps the size.
+    """
     try:
         pads, axes = integers(node, 1, "pads"), integers(node, 3, "axes")
     except NotExactError:
-        return None
-    rank = len(known_sizes(node.inputs[0]))
+        return set(range(rank))
     if pads is None:
-        return None
+        return set(range(rank))
     axes = list(range(rank)) if axes is None else [axis % rank for axis in axes]
-    widths = [0] * rank
-    for axis, first, last in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
-        widths[axis] = abs(first) + abs(last)
-    return widths
+    pairs = zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True)
+    return {axis for axis, front, back in pairs if front or back}
 
 
 def _pad_value(node: ir.Node) -> float:
@@ -62,6 +58,8 @@ def _pad_value(node: ir.Node) -> float:
 
 def _with_pad_value(node: ir.Node, number: float) -> Edit:
     if "pads" in node.attributes:  # before opset 11
+        if not np.isfinite(np.float32(number)):
+            raise NotExactError(Reason.NOT_FINITE, f"padding with {number:.3g}")
         return Edit(node, "Pad", tuple(node.inputs), {"value": ir.AttrFloat32("value", number)})
     inputs: list[ir.Value | New | None] = list(node.inputs)
     inputs += [None] * (3 - len(inputs))

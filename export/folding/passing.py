@@ -151,16 +151,23 @@ def _negative(_: ir.Node, a: Affine) -> Affine:
 
 
 def _resize(node: ir.Node, a: Affine) -> Affine:
+    """Return the map if it is the same along all axes that are resampled.
+
+    A factor that is not 1 resamples an axis even where the size stays, as 1.2 times 4 is 4 again.
+    """
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         raise NotExactError(Reason.SHIFT, "it extrapolates with a number of its own")
-    for operand in node.inputs[1:3]:  # among them are the scales, in any opset
+    axes = [axis % a.rank for axis in node.attributes.get_ints("axes", range(a.rank))]
+    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        a = constant_along(a, set(axes))
+    for operand in node.inputs[1:3]:  # among them are the factors, in any opset
         if operand is None or operand.dtype is not ir.DataType.FLOAT:
             continue
         if not is_constant(operand):
             raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, f"tensor {operand.name!r}")
-        scales = exact(operand)
-        if scales.size == a.rank:
-            a = constant_along(a, set(np.flatnonzero(scales != 1.0).tolist()))
+        factors = exact(operand)
+        if factors.size == len(axes):
+            a = constant_along(a, {axes[i] for i in np.flatnonzero(factors != 1.0)})
     return constant_where_resized(node, a)
 
 

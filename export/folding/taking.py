@@ -99,8 +99,10 @@ def _into_table(node: ir.Node, demanded: Affine) -> list[Move]:
     def to_table(array: np.ndarray) -> np.ndarray:
         return array.reshape([1 if n is None else array.shape[n] for n in order])
 
-    mapped = _mapped(table, demanded.moved(to_table), table.const_value.dtype)
-    return [Move(edit=Edit(node, "Gather", (New(mapped, table, ""), ids)))]
+    of_table = demanded.moved(to_table)
+    mapped = _mapped(table, of_table, table.const_value.dtype)
+    axes = tuple(of_table.only_scale().axes) if of_table.is_scale else ()
+    return [Move(edit=Edit(node, "Gather", (New(mapped, table, "", axes), ids)))]
 
 
 def _mapped(value: ir.Value, a: Affine, dtype: ir.DataType) -> ExactTensor:
