@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from .affine import Affine, NotExactError
 from .folding.affine_nodes import AffineNode, affine_input, read
+from .folding.differences import require_precise
 from .folding.edits import LOST_BITS, Writer
 from .folding.plan import Plan, complete
 from .folding.report import Fold, FoldReport, Reason, Refusal
@@ -105,6 +106,7 @@ class _Walk:
                 plan = complete(plan)
                 plan.require_exact()
                 _require_bypass(affine.input, node.outputs[0])
+                require_precise(affine)
             except NotExactError as e:
                 errors.setdefault(how, e)
             else:

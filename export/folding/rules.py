@@ -4,6 +4,7 @@ import onnx_ir as ir
 
 from ..affine import Affine, NotExactError
 from .affine_nodes import AffineNode, read, written
+from .differences import is_difference, require_precise
 from .joining import JOINING, split_rule
 from .linear import LINEAR
 from .moves import Maps, Move
@@ -54,6 +55,8 @@ def _affine(affine: AffineNode, pending: Maps, demanded: Affine | None) -> list[
     """Let an affine operator compute another map, alone or with help of its neighbours."""
     if set(pending) - {affine.data}:
         raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT)
+    if demanded is not None and is_difference(affine.map) and not is_difference(demanded):
+        require_precise(affine)
     before = pending.get(affine.data)
     new = affine.map if before is None else affine.map.after(before)
     new = new if demanded is None else demanded.after(new)
