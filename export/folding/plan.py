@@ -20,9 +20,9 @@ import onnx_ir as ir
 from ..affine import Affine, NotExactError
 from ..exact import ExactTensor, is_constant
 from .edits import Edit, New
-from .moves import Move
+from .moves import Maps, Move
 from .report import Reason
-from .rules import moves_of
+from .rules import is_alone, moves_of
 from .tensors import name_of, require_fit
 
 __all__ = ["Plan", "complete"]
@@ -57,6 +57,7 @@ class Plan:
         constants: What becomes of constants that are summands or parts, by reader and input.
         passed_on: The operators that cannot take part again, as they have passed changes on.
         queue: The operators that have changes to make up for, first in the graph first.
+        queued: The same operators.
         seen: The operators on which the result depends.
         steps: How many operators were looked at.
     """
@@ -71,6 +72,7 @@ class Plan:
     constants: dict[tuple[ir.Node, int], New] = field(default_factory=dict)
     passed_on: set[ir.Node] = field(default_factory=set)
     queue: list[tuple[int, ir.Node]] = field(default_factory=list)
+    queued: set[ir.Node] = field(default_factory=set)
     seen: set[ir.Node] = field(default_factory=set)
     steps: list[int] = field(default_factory=lambda: [0])
 
@@ -87,6 +89,7 @@ class Plan:
             dict(self.constants),
             set(self.passed_on),
             list(self.queue),
+            set(self.queued),
             self.seen,
             self.steps,
         )
@@ -111,7 +114,7 @@ class Plan:
         for reader in readers:
             if reader is not by:
                 self._require_undoable(value, a)
-                self._push(reader)
+                self._push_reader(reader)
 
     def pend(self, value: ir.Value, p: Affine) -> None:
         """Let the readers of a tensor apply P."""
@@ -125,7 +128,7 @@ class Plan:
             return
         self.changes[value] = _Change(p, None)
         for reader in readers:
-            self._push(reader)
+            self._push_reader(reader)
 
     def apply(self, node: ir.Node, move: Move) -> None:
         """Let an operator take part in one way."""
@@ -174,7 +177,9 @@ class Plan:
         self.steps[0] += 1
         if self.steps[0] > LONGEST:
             raise NotExactError(Reason.SEARCH_TOO_LONG, f"more than {LONGEST}")
-        return heapq.heappop(self.queue)[1]
+        node = heapq.heappop(self.queue)[1]
+        self.queued.remove(node)
+        return node
 
     def require_exact(self) -> None:
         """Require that no constant loses anything that matters; see `New.require_exact`."""
@@ -203,9 +208,15 @@ class Plan:
             raise NotExactError(Reason.USED_ELSEWHERE, f"two ways meet at {name_of(node)}")
         if node.graph is not self.graph:
             raise NotExactError(Reason.OTHER_GRAPH, f"{node.op_type} {name_of(node)}")
-        entry = (self.order[node], node)
-        if all(entry[0] != position for position, _ in self.queue):
-            heapq.heappush(self.queue, entry)
+        if node not in self.queued:
+            self.queued.add(node)
+            heapq.heappush(self.queue, (self.order[node], node))
+
+    def _push_reader(self, node: ir.Node) -> None:
+        """Let a reader of a changed tensor make up for it; what cannot is best told at once."""
+        self._push(node)
+        if is_alone(node):
+            _moves_of(node, self.pending_of(node), {})
 
     def _require_undoable(self, value: ir.Value, a: Affine) -> None:
         if not self.may_undo:
@@ -224,10 +235,7 @@ def complete(plan: Plan) -> Plan:
         NotExactError: If no way leads to the end.
     """
     while (node := plan.pop()) is not None:
-        try:
-            moves = moves_of(node, plan.pending_of(node), plan.demanded_of(node))
-        except NotExactError as e:
-            raise _located(e, node) from None
+        moves = _moves_of(node, plan.pending_of(node), plan.demanded_of(node))
         if len(moves) == 1:
             plan.apply(node, moves[0])
             continue
@@ -245,9 +253,13 @@ def complete(plan: Plan) -> Plan:
     return plan
 
 
-def _located(error: NotExactError, node: ir.Node) -> NotExactError:
-    detail = f"{node.op_type} {name_of(node)}" + (f": {error.detail}" if error.detail else "")
-    return NotExactError(error.reason, detail)
+def _moves_of(node: ir.Node, pending: Maps, demanded: Maps) -> list[Move]:
+    """Return the ways in which a node can take part; an error tells which node it is."""
+    try:
+        return moves_of(node, pending, demanded)
+    except NotExactError as e:
+        detail = f"{node.op_type} {name_of(node)}" + (f": {e.detail}" if e.detail else "")
+        raise NotExactError(e.reason, detail) from None
 
 
 def _readers(value: ir.Value) -> list[ir.Node]:

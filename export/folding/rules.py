@@ -12,9 +12,10 @@ from .passing import PASSING
 from .report import Reason
 from .tensors import in_default_domain
 
-__all__ = ["moves_of"]
+__all__ = ["is_alone", "moves_of"]
 
 RULES = LINEAR | PASSING | JOINING
+TOGETHER = {*LINEAR, *JOINING, "BatchNormalization", "Split"}
 NONLINEAR = frozenset(
     """Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Equal Erf Exp
     Floor Gelu Greater GroupNormalization HardSigmoid HardSwish Hardmax InstanceNormalization
@@ -49,6 +50,11 @@ def moves_of(node: ir.Node, pending: Maps, demanded: Maps) -> list[Move]:
     if set(demanded) - {0}:
         raise NotExactError(Reason.OPERATOR_UNKNOWN, f"output {max(demanded)}")
     return rule(node, pending, demanded.get(0))
+
+
+def is_alone(node: ir.Node) -> bool:
+    """Say whether no change elsewhere helps a node with what it has to apply to its input."""
+    return node.op_type not in TOGETHER
 
 
 def _affine(affine: AffineNode, pending: Maps, demanded: Affine | None) -> list[Move]:
