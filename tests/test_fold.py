@@ -212,3 +212,15 @@ def test_sum_of_a_tensor_with_itself_shares_the_shift(rng):
     weights = {"w": rng.normal(size=(4, 3, 3, 3)), "k": rng.normal(size=(4, 1, 1))}
     weights = {name: array.astype(np.float32) for name, array in weights.items()}
     check(graph(text, **weights), ["Conv", "Sum"], rng, ["Add"])
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_gemm_whose_weights_stand_on_the_left(rng, turned):
+    text = f"""g (float[3,5] x, float[{"3,4" if turned else "4,3"}] w, float[4,1] c, float[3,1] t,
+                  float[4,1] k, float[4,1] b) => (float[4,5] y) {{
+        a = Add(x, t) p = Gemm<alpha = 0.5, beta = 2.0, transA = {turned}>(w, a, c) s = Mul(p, k)
+        y = Add(s, b)
+    }}"""
+    shapes = {"w": (3, 4) if turned else (4, 3), "t": (3, 1), **dict.fromkeys("ckb", (4, 1))}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    check(graph(text, **weights), ["Gemm"], rng)

@@ -111,25 +111,30 @@ def _pads(node: ir.Node, weight: tuple[int, ...]) -> bool:
 
 
 def _gemm(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
-    _only_data(node, pending)
-    weight, bias = _weight(node), _bias(node, 2)
+    data = 1 if is_constant(node.inputs[0]) and not is_constant(node.inputs[1]) else 0
+    _only_data(node, pending, data)
+    weight, bias = _weight(node, 1 - data), _bias(node, 2)
     attributes = node.attributes
-    outputs_at = 0 if attributes.get_int("transB", 0) else 1
+    turned = [attributes.get_int(name, 0) for name in ("transA", "transB")]
+    outputs_at = (1 - data) ^ (turned[1 - data] != 0)  # in the weight; in the result 1 - data
     if bias is not None:
         bias = attributes.get_float("beta", 1.0) * bias
+        bias = np.atleast_2d(bias).T if data else bias  # with the channels last
     if pending:
-        read_at = 0 if attributes.get_int("transA", 0) else 1
-        before = vector(pending[0], read_at, weight.sizes[1 - outputs_at])
-        weight, lacking = matmul_input(weight, before, -1 if outputs_at == 0 else -2)
+        read_at = (1 - data) ^ (turned[data] != 0)
+        before = vector(pending[data], read_at, weight.sizes[1 - outputs_at])
+        weight, lacking = matmul_input(weight, before, -1 - outputs_at)
         if lacking.any():
             lacking = attributes.get_float("alpha", 1.0) * lacking.ravel()
             bias = lacking if bias is None else bias + lacking
     if demanded is not None:
-        after = vector(demanded, 1, weight.sizes[outputs_at])
+        after = vector(demanded, 1 - data, weight.sizes[outputs_at])
         weight, bias = absorb(weight, bias, after, outputs_at)
     beta = {} if bias is None else {"beta": ir.AttrFloat32("beta", 1.0)}
+    if bias is not None and data:
+        bias = np.atleast_2d(bias).T
     axes = (1 - outputs_at,) * bool(pending) + (outputs_at,) * (demanded is not None)
-    return [Move(edit=_edit(node, weight, bias, axes=axes, attributes=beta))]
+    return [Move(edit=_edit(node, weight, bias, axes=axes, at=(1 - data, 2), attributes=beta))]
 
 
 def _matmul(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
