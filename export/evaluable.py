@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .evaluation import ARITHMETIC, evaluate
-from .exact import FLOATS
+from .exact import FLOATING
+from .standard import is_onnx
 
 __all__ = ["evaluate_if_constant"]
 
@@ -37,7 +38,6 @@ FAITHFUL_FROM = {
     "Softmax": 13,
 }
 GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
-FLOATING = FLOATS | {ir.DataType.DOUBLE}
 LARGEST_GROWN = 4096  # elements
 LARGEST_TRIED = 2**24  # elements, of a result whose size is not known beforehand
 
@@ -72,7 +72,7 @@ def evaluate_if_constant(
 
 
 def _is_evaluable(node: ir.Node, known: Constants) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM:
+    if not is_onnx(node) or node.op_type in RANDOM:
         return False
     if not all(value is None or value in known for value in node.inputs):
         return False

@@ -23,10 +23,20 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["FLOATS", "ExactTensor", "blocks", "constant", "exact", "is_constant", "rearranged"]
+__all__ = [
+    "FLOATING",
+    "FLOATS",
+    "ExactTensor",
+    "blocks",
+    "constant",
+    "exact",
+    "is_constant",
+    "rearranged",
+]
 
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT})
-HELD = frozenset(dtype.numpy() for dtype in FLOATS | {ir.DataType.DOUBLE})
+FLOATING = FLOATS | {ir.DataType.DOUBLE}
+HELD = frozenset(dtype.numpy() for dtype in FLOATING)
 SMALLER = 8  # a factor is kept apart if it has this many times fewer elements than the base
 BLOCK = 2**22  # bytes of the base that are computed at a time
 

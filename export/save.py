@@ -22,7 +22,14 @@ from .wire import Skeleton, skeleton
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["add_metadata", "remove_unfinished", "replacing", "write", "write_keras_model"]
+__all__ = [
+    "LARGEST_FILE",
+    "add_metadata",
+    "remove_unfinished",
+    "replacing",
+    "write",
+    "write_keras_model",
+]
 
 LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
 FOR_METADATA = 2**20  # bytes of that, left free for `add_metadata`

@@ -2,8 +2,8 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from fold_checks import run_runtime
 from onnx import numpy_helper
 from tolerances import FLOAT32, assert_close
 
@@ -187,14 +187,6 @@ def weight(name, rng):
     return np.asarray(array, np.float32)
 
 
-def run(proto, feeds):
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
-    return session.run(None, feeds)
-
-
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("name", CASES)
 def test_operator_of_every_opset(name, opset, rng):
@@ -216,5 +208,5 @@ def test_operator_of_every_opset(name, opset, rng):
     onnx.checker.check_model(folded, full_check=True)
     expected = left.replace("Resize", "Upsample") if opset < 10 else left
     assert [node.op_type for node in folded.graph.node] == expected.split(), report
-    for actual, wanted in zip(run(folded, feeds), run(proto, feeds), strict=True):
+    for actual, wanted in zip(run_runtime(folded, feeds), run_runtime(proto, feeds), strict=True):
         assert_close(actual, wanted, FLOAT32)

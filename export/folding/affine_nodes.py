@@ -18,15 +18,16 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, Array, NotExactError, along, batch_norm
-from ..exact import FLOATS, ExactTensor, exact, is_constant
+from ..exact import FLOATING, ExactTensor, exact, is_constant
+from ..standard import is_onnx
 from .edits import Edit, New, least_normal
 from .report import Reason
-from .tensors import in_default_domain, name_of, sizes_of
+from .tensors import name_of, sizes_of
 
 __all__ = ["AffineNode", "affine_input", "read", "written"]
 
 ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
-DTYPES = FLOATS | {ir.DataType.DOUBLE, None}  # None where shape inference does not reach
+DTYPES = FLOATING | {None}  # None where shape inference does not reach
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def affine_input(node: ir.Node) -> ir.Value | None:
 
 
 def _data_index(node: ir.Node) -> int | None:
-    if not in_default_domain(node):
+    if not is_onnx(node):
         return None
     if node.op_type == "BatchNormalization":
         return 0

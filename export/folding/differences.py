@@ -18,10 +18,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, NotExactError
+from ..standard import is_onnx
 from .affine_nodes import AffineNode, affine_input, read
 from .edits import LOST_BITS
 from .report import Reason
-from .tensors import in_default_domain, name_of
+from .tensors import name_of
 
 __all__ = ["is_difference", "require_precise"]
 
@@ -93,7 +94,7 @@ def _is_raw(value: ir.Value) -> bool:
         if value.is_graph_input():
             return True
         node = value.producer()
-        if node in seen or node is None or node.op_type not in MOVES or not in_default_domain(node):
+        if node in seen or node is None or node.op_type not in MOVES or not is_onnx(node):
             continue
         seen.add(node)
         left += [v for v in node.inputs if v is not None]

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Array, NotExactError
+from ..affine import Affine, Array, NotExactError
 from ..exact import ExactTensor, constant, is_constant
 from ..naming import Names
 from .report import Reason
 
-__all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal"]
+__all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "mapped"]
 
 LOST_BITS = 2  # that a weight may lose where it becomes smaller than its dtype's normal numbers
 
@@ -73,6 +73,14 @@ def least_normal(dtype: ir.DataType) -> float:
     if dtype is ir.DataType.BFLOAT16:
         dtype = ir.DataType.FLOAT  # of the same exponents
     return float(np.finfo(dtype.numpy()).tiny)
+
+
+def mapped(value: ir.Value, a: Affine) -> ExactTensor:
+    """Return what a map makes of a constant, which may grow along axes of size 1."""
+    tensor = ExactTensor.of(value.const_value)  # type: ignore[arg-type]
+    if a.is_scale and np.broadcast_shapes(tensor.sizes, a.scale.shape) == tensor.sizes:
+        return tensor * a.scale
+    return ExactTensor(a.scale * tensor.exact + a.shift, tensor.dtype)
 
 
 @dataclass(frozen=True)

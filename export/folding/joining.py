@@ -58,15 +58,18 @@ def _sum(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     if len(set(node.inputs)) == 1 and node.op_type != "Sub":  # x + x = 2 x
         share = Affine(demanded.scale, demanded.shift / count)
         return [Move(demands=dict.fromkeys(range(count), share))]
-    return _first_possible([_share(demanded, signs, taker, ranks) for taker in range(count)])
+    moves = []
+    for taker in range(count):  # every summand takes the scale, one of them the shift
+        share = Affine(demanded.scale, signs[taker] * demanded.shift)
+        maps = {i: share if i == taker else demanded.only_scale() for i in range(count)}
+        moves.append(_demand(maps, ranks))
+    return _first_possible(moves)
 
 
-def _share(demanded: Affine, signs: list[float], taker: int, ranks: list[int]) -> Move | None:
-    """Let every summand take the scale, and one of them the shift; None if it lacks the axes."""
-    taken = Affine(demanded.scale, signs[taker] * demanded.shift)
-    maps = {i: taken if i == taker else demanded.only_scale() for i in range(len(signs))}
+def _demand(maps: Maps, ranks: list[int], pendings: Maps | None = None) -> Move | None:
+    """Return a move; None if a summand, of a rank of its own, lacks the axes of its map."""
     try:
-        return Move(demands={i: to_rank(a, ranks[i]) for i, a in maps.items()})
+        return Move({i: to_rank(a, ranks[i]) for i, a in maps.items()}, pendings or {})
     except NotExactError:
         return None
 
@@ -90,21 +93,13 @@ def _sum_forward(node: ir.Node, pending: Maps, signs: list[float], rank: int) ->
     if not rest:
         return [Move(pendings={0: whole})]
     inverse = whole.only_scale().inverse()
-    moves: list[Move | None] = []
     ranks = [len(known_sizes(value)) for value in node.inputs]
+    moves = []
     for taker in rest if not whole.is_scale else []:  # a neighbour's bias takes the shift
         share = Affine(inverse.scale, inverse.scale * shift * signs[taker])
         maps = {i: share if i == taker else inverse for i in rest}
-        try:
-            demands = {i: to_rank(a, ranks[i]) for i, a in maps.items()}
-        except NotExactError:
-            continue
-        moves.append(Move(demands=demands, pendings={0: whole.only_scale()}))
-    try:
-        demands = {i: to_rank(inverse, ranks[i]) for i in rest}
-        moves.append(Move(demands=demands, pendings={0: whole}))
-    except NotExactError:
-        pass
+        moves.append(_demand(maps, ranks, {0: whole.only_scale()}))
+    moves.append(_demand(dict.fromkeys(rest, inverse), ranks, {0: whole}))
     return _first_possible(moves)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, Array, NotExactError
+from ..affine import Affine, Array, NotExactError, identity
 from ..exact import ExactTensor, exact, is_constant
 from .absorbing import (
     absorb,
@@ -143,7 +143,7 @@ def _matmul(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     weight = _weight(node, 1 - data)
     rank = len(known_sizes(node.outputs[0]))
     contracted = -2 if data == 0 else -1
-    lacking = Affine(np.ones((1,) * rank), np.zeros((1,) * rank))
+    lacking = identity(rank)
     if data in pending:
         a = pending[data]
         if weight.ndim < 2 or a.rank < 2:
@@ -185,7 +185,7 @@ def _einsum(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     at = constants[0]
     _only_data(node, pending, 1 - at)
     weight, labels, rank = _weight(node, at), operands[at], len(output)
-    wanted = Affine(np.ones((1,) * rank), np.zeros((1,) * rank))
+    wanted = identity(rank)
     if 1 - at in pending:
         weight, missing = einsum_input(weight, labels, pending[1 - at], operands[1 - at], output)
         wanted = Affine(wanted.scale, missing)

@@ -12,7 +12,7 @@ from ..affine import (
     through_maximum,
     through_product,
 )
-from ..exact import FLOATS, exact, is_constant
+from ..exact import FLOATING, exact, is_constant
 from .moves import Rule, passing
 from .moving import repeated, reshaped, transposed, unrepeated
 from .padding import pad
@@ -21,8 +21,6 @@ from .taking import gather, slicing
 from .tensors import Sizes, constant_where_resized, integers, known_sizes, to_rank
 
 __all__ = ["PASSING"]
-
-FLOATING = FLOATS | {ir.DataType.DOUBLE}
 
 
 def _unchanged(_: ir.Node, a: Affine) -> Affine:

@@ -10,16 +10,16 @@ takes part (`moves.py`); it may pass the change on to other tensors. The plan is
 operator has a change left to make up for; nothing of the graph changes before that.
 """
 
+import dataclasses
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError
-from ..exact import ExactTensor, is_constant
-from .edits import Edit, New
+from ..affine import Affine, NotExactError, same
+from ..exact import is_constant
+from .edits import Edit, New, mapped
 from .moves import Maps, Move
 from .report import Reason
 from .rules import is_alone, moves_of
@@ -78,20 +78,14 @@ class Plan:
 
     def copy(self) -> "Plan":
         """Return a plan that goes on from here; it shares what was seen, and the steps left."""
-        return Plan(
-            self.graph,
-            self.removed,
-            self.order,
-            self.may_undo,
-            self.may_undo_shift,
-            dict(self.changes),
-            dict(self.edits),
-            dict(self.constants),
-            set(self.passed_on),
-            list(self.queue),
-            set(self.queued),
-            self.seen,
-            self.steps,
+        return dataclasses.replace(
+            self,
+            changes=dict(self.changes),
+            edits=dict(self.edits),
+            constants=dict(self.constants),
+            passed_on=set(self.passed_on),
+            queue=list(self.queue),
+            queued=set(self.queued),
         )
 
     def demand(self, value: ir.Value, a: Affine, by: ir.Node) -> None:
@@ -139,11 +133,12 @@ class Plan:
             value = node.inputs[index]
             if value is None or a.is_identity:
                 continue
-            for other, same in enumerate(node.inputs):
-                if same is value and not (other in move.demands and _same(move.demands[other], a)):
+            for other, operand in enumerate(node.inputs):
+                also = move.demands.get(other)
+                if operand is value and (also is None or not same(also, a)):
                     raise NotExactError(Reason.USED_ELSEWHERE, f"tensor {value.name!r}")
             if is_constant(value):
-                self.constants[node, index] = _mapped(value, a)
+                self.constants[node, index] = New(mapped(value, a), value, "")
             else:
                 self.passed_on.add(node)
                 self.demand(value, a, node)
@@ -200,7 +195,7 @@ class Plan:
 
     def _require_same(self, value: ir.Value, change: _Change) -> None:
         before = self.changes[value]
-        if before.demanded_by is not change.demanded_by or not _same(before.map, change.map):
+        if before.demanded_by is not change.demanded_by or not same(before.map, change.map):
             raise NotExactError(Reason.USED_ELSEWHERE, f"tensor {value.name!r}")
 
     def _push(self, node: ir.Node) -> None:
@@ -264,14 +259,3 @@ def _moves_of(node: ir.Node, pending: Maps, demanded: Maps) -> list[Move]:
 
 def _readers(value: ir.Value) -> list[ir.Node]:
     return list(dict.fromkeys(use.node for use in value.uses()))
-
-
-def _same(a: Affine, b: Affine) -> bool:
-    return np.array_equal(a.scale, b.scale) and np.array_equal(a.shift, b.shift)
-
-
-def _mapped(value: ir.Value, a: Affine) -> New:
-    tensor = ExactTensor.of(value.const_value)  # type: ignore[arg-type]
-    values = a.moved(lambda array: array.reshape(array.shape[max(array.ndim - tensor.ndim, 0) :]))
-    exact = values.scale * tensor.exact + values.shift
-    return New(ExactTensor(exact, tensor.dtype), value, "")

@@ -3,6 +3,7 @@
 import onnx_ir as ir
 
 from ..affine import Affine, NotExactError
+from ..standard import is_onnx
 from .affine_nodes import AffineNode, read, written
 from .differences import is_difference, require_precise
 from .joining import JOINING, split_rule
@@ -10,7 +11,6 @@ from .linear import LINEAR
 from .moves import Maps, Move
 from .passing import PASSING
 from .report import Reason
-from .tensors import in_default_domain
 
 __all__ = ["is_alone", "moves_of"]
 
@@ -36,7 +36,7 @@ def moves_of(node: ir.Node, pending: Maps, demanded: Maps) -> list[Move]:
     Raises:
         NotExactError: If there is none.
     """
-    if not in_default_domain(node):
+    if not is_onnx(node):
         raise NotExactError(Reason.OPERATOR_UNKNOWN, f"domain {node.domain!r}")
     affine = read(node)
     if affine is not None:

@@ -4,8 +4,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, NotExactError, constant_along
-from ..exact import ExactTensor, exact, is_constant
-from .edits import Edit, New
+from ..exact import exact, is_constant
+from .edits import Edit, New, mapped
 from .moves import Maps, Move, passing
 from .moving import placed, taken
 from .report import Reason
@@ -100,13 +100,5 @@ def _into_table(node: ir.Node, demanded: Affine) -> list[Move]:
         return array.reshape([1 if n is None else array.shape[n] for n in order])
 
     of_table = demanded.moved(to_table)
-    mapped = _mapped(table, of_table, table.const_value.dtype)
     axes = tuple(of_table.only_scale().axes) if of_table.is_scale else ()
-    return [Move(edit=Edit(node, "Gather", (New(mapped, table, "", axes), ids)))]
-
-
-def _mapped(value: ir.Value, a: Affine, dtype: ir.DataType) -> ExactTensor:
-    tensor = ExactTensor.of(value.const_value)  # type: ignore[arg-type]
-    if a.is_scale:
-        return tensor * a.scale
-    return ExactTensor(tensor.exact * a.scale + a.shift, dtype)
+    return [Move(edit=Edit(node, "Gather", (New(mapped(table, of_table), table, "", axes), ids)))]

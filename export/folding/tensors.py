@@ -9,7 +9,6 @@ from .report import Reason
 
 __all__ = [
     "constant_where_resized",
-    "in_default_domain",
     "integers",
     "known_sizes",
     "name_of",
@@ -19,11 +18,6 @@ __all__ = [
 ]
 
 Sizes = list[int | str | None]
-
-
-def in_default_domain(node: ir.Node) -> bool:
-    """Say whether a node is one of ONNX's own operators."""
-    return node.domain in ("", "ai.onnx")
 
 
 def name_of(node: ir.Node) -> str:

@@ -20,13 +20,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..errors import ExportError, one_line
 from ..load import require_file
+from ..save import LARGEST_FILE
 from ..shapes import captured_logs
 from .soundness import invalid_model, require_sound, require_unique_names
 from .weight_files import external_tensors
 
 __all__ = ["Opened", "open_model"]
 
-LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
 MAPS, SPARSE, TRAINING = "types that are maps", "sparse tensors", "training information"
 
 

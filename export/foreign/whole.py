@@ -15,9 +15,11 @@ import onnx
 import onnx_ir as ir
 
 from ..body_constants import bodies_of
-from ..evaluable import FLOATING
+from ..exact import FLOATING
 from ..folding.affine_nodes import affine_input
 from ..folding.report import Reason, Refusal
+from ..folding.tensors import name_of
+from ..standard import is_onnx
 from .opening import TRAINING, Opened
 
 __all__ = ["refusals_in", "refusals_in_functions", "why_whole"]
@@ -37,7 +39,7 @@ def why_whole(opened: Opened) -> tuple[Reason, str] | None:
     for graph in _all_graphs(opened.model):
         for node in _nodes(graph):
             if _is_quantised(node.op_type):
-                return Reason.QUANTISED, f"{node.op_type} {_name(node)}"
+                return Reason.QUANTISED, f"{node.op_type} {name_of(node)}"
     opset = opset_of(opened.model)
     if opset < OLDEST:
         return Reason.OPSET_TOO_OLD, f"opset {opset}"
@@ -78,13 +80,13 @@ def _refusals(graph: ir.Graph, reason: Reason, detail: str) -> Iterator[Refusal]
     for node in nodes:
         data = affine_input(node)
         if data is not None and _has_floating_operand(node, data):
-            yield Refusal(_name(node), node.op_type, None, reason, detail)
+            yield Refusal(name_of(node), node.op_type, None, reason, detail)
 
 
 def _mark_constants(nodes: Iterable[ir.Node]) -> None:
     """Let the outputs of Constant nodes, and weights that are only moved, look like weights."""
     for node in nodes:
-        if node.domain not in ("", "ai.onnx"):
+        if not is_onnx(node):
             continue
         if node.op_type == "Constant" and "value" in node.attributes:
             attribute = node.attributes["value"]
@@ -118,7 +120,3 @@ def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
         yield node
         for body in bodies_of(node):
             yield from _nodes(body)
-
-
-def _name(node: ir.Node) -> str:
-    return node.name or str(node.outputs[0].name)

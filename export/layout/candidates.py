@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 
 from ..constants import is_constant
+from ..standard import is_onnx
 from . import axes, dense, reshape, shuffle
 from .move import Move, Rule
 from .permutation import Layout, Shuffled, identity
-from .views import Views, is_onnx
+from .views import Views
 
 __all__ = ["find_moves"]
 

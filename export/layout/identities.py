@@ -6,6 +6,8 @@ graph input, an initializer, or another graph output.
 
 import onnx_ir as ir
 
+from ..standard import is_onnx
+
 __all__ = ["remove_identities"]
 
 
@@ -13,7 +15,7 @@ def remove_identities(graph: ir.Graph) -> None:
     """Let the readers of each Identity read its input, in place."""
     outputs = {value: index for index, value in enumerate(graph.outputs)}
     for node in list(graph):
-        if node.op_type != "Identity" or node.domain not in ("", "ai.onnx"):
+        if node.op_type != "Identity" or not is_onnx(node):
             continue
         source, result = node.inputs[0], node.outputs[0]
         if source is None:

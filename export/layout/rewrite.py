@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ..constants import constant, is_constant, rearranged
 from ..naming import Names
+from ..standard import is_onnx
 from .move import Arrangement, Move
 from .permutation import Layout, Permutation, Shuffled, compose, inverse, order, units
 from .views import Views
@@ -277,4 +278,4 @@ class _Rewriter:
 
 
 def _is_reshape(node: ir.Node | None) -> bool:
-    return node is not None and node.op_type == "Reshape" and node.domain in ("", "ai.onnx")
+    return node is not None and node.op_type == "Reshape" and is_onnx(node)

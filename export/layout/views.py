@@ -10,14 +10,10 @@ a tensor and of its views are written as permutations of the root:
 import onnx_ir as ir
 
 from ..constants import is_constant
+from ..standard import is_onnx
 from .permutation import Layout, Permutation, Shuffled, compose, identity, inverse
 
-__all__ = ["Views", "is_onnx", "permutation"]
-
-
-def is_onnx(node: ir.Node) -> bool:
-    """Say whether a node is of the standard operator set."""
-    return node.domain in ("", "ai.onnx")
+__all__ = ["Views", "permutation"]
 
 
 def permutation(node: ir.Node) -> Permutation | None:

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from ..constants import is_constant
-from .widening import STANDARD
+from ..standard import STANDARD
 
 __all__ = ["float16_positions", "is_float", "is_indifferent", "is_tensor", "varying"]
 

@@ -10,8 +10,9 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from ..constants import ExactTensor, constant, is_constant
+from ..standard import STANDARD
 from .float16_forms import float16_positions, is_indifferent
-from .widening import STANDARD, cast_node, names_in
+from .widening import cast_node, names_in
 
 __all__ = ["narrow"]
 

@@ -9,6 +9,7 @@ from collections import deque
 
 import onnx_ir as ir
 
+from ..standard import STANDARD
 from .float16_forms import is_float, varying
 from .float16_operators import (
     ARGUMENTS,
@@ -22,7 +23,6 @@ from .float16_operators import (
     UNSATURATED,
 )
 from .report import Float32Reason as Reason
-from .widening import STANDARD
 
 __all__ = ["Places", "keep_arguments", "keep_islands", "keep_positions", "keep_quotients"]
 

@@ -14,11 +14,11 @@ from onnx_ir.passes.common import IdentityEliminationPass
 
 from ..constants import ExactTensor
 from ..naming import Names
+from ..standard import STANDARD
 
-__all__ = ["HALF", "STANDARD", "cast_node", "names_in", "widen"]
+__all__ = ["HALF", "cast_node", "names_in", "widen"]
 
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-STANDARD = frozenset({"", "ai.onnx"})
 # Attributes of standard operators whose integer is a data type.
 TYPES = frozenset(
     {"dtype", "output_datatype", "output_dtype", "softmax_precision", "stash_type", "to"}

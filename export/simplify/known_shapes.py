@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..constants import is_constant
+from ..standard import is_onnx
 from .known_integers import integers_of
 from .shape_rules import RULES, Shape
 from .sizes import Size, exact_quotient, unknown
@@ -31,7 +32,7 @@ LARGEST = 64  # elements of an integer tensor that is followed
 
 def is_standard(node: ir.Node) -> bool:
     """Say whether a node is ONNX's own and holds no graph."""
-    return node.domain in ("", "ai.onnx") and node.op_type not in HOLDING_GRAPHS
+    return is_onnx(node) and node.op_type not in HOLDING_GRAPHS
 
 
 class KnownShapes:

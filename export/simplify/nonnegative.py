@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from ..constants import FLOATS, exact, is_constant
+from ..exact import FLOATING, exact, is_constant
 from .editor import Editor
 
 __all__ = ["is_never_negative"]
 
 LARGEST = 1 << 16  # elements of a constant that is looked at
-FLOATING = FLOATS | {ir.DataType.DOUBLE}
 MAKING = frozenset(
     "Abs Exp HardSigmoid Relu ReduceL1 ReduceL2 ReduceSumSquare Sigmoid Softmax Softplus".split()
 )
