@@ -246,7 +246,7 @@ WAYS = [
     Way("Add", _residual, stops=_only_shift),
     Way("Sub", _difference, stops=_only_shift),
     Way("Mul", _gate, stops=_only_scale),
-    Way("Div", _divisor, stops=_only_scale),
+    Way("Div", _divisor, stops=_only_scale, behind=False),  # what is behind some is 0 in places
     Way("SpaceToDepth", _to_depth, _spread, _is_image, behind=False),
     Way("Pad", _pad, _grown(-1), stops=_no_shift),
     Way("Slice", _slice, _grown(1)),
