@@ -15,7 +15,7 @@ test: $(VENV)/.test
 	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 slow: $(VENV)/.test
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

@@ -22,9 +22,9 @@ import keras
 import numpy as np
 import onnxruntime
 
-from benchmarks.timing import alternate
 from benchmarks.training import without_batch_norm
 from keras_bn.export import export_onnx
+from keras_bn.export.latency import alternate
 from keras_bn.models import preact_resnet, temporal_cnn, unet
 
 RUNS = 101

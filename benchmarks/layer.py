@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from benchmarks.timing import alternate
 from keras_bn import BatchNormalization
+from keras_bn.export.latency import alternate
 
 RESNET50 = [
     (32, 112, 112, 64),

@@ -15,8 +15,8 @@ import sys
 import keras
 import numpy as np
 
-from benchmarks.timing import alternate
 from keras_bn import CovariateShiftMonitor, use_fused_batch_norm
+from keras_bn.export.latency import alternate
 from keras_bn.models import digits_cnn
 
 RUNS = 5

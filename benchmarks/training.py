@@ -9,8 +9,8 @@ import functools
 import keras
 import numpy as np
 
-from benchmarks.timing import alternate
 from keras_bn import use_fused_batch_norm
+from keras_bn.export.latency import alternate
 
 RUNS = 15
 MODELS = {

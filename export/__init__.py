@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .errors import ExportError, ParityError
     from .foreign.fold_any import fold_batch_norms
-    from .parity import check_parity
+    from .parity.check import check_parity
     from .pipeline import export_onnx
     from .report import ExportReport, Fold, FoldReport, OutputParity, ParityReport, Reason, Refusal
 
@@ -34,7 +34,7 @@ __all__ = [
 _MODULE_OF = {
     "ExportError": "errors",
     "ParityError": "errors",
-    "check_parity": "parity",
+    "check_parity": "parity.check",
     "export_onnx": "pipeline",
     "fold_batch_norms": "foreign.fold_any",
 }

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0 agreed, 1 parity failed, 2 bad input, 3 internal error.
+def main(arguments: Sequence[str] | None = None, *, only_check: bool = False) -> None:
+    """Run the command line and exit with its status, which `cli.py` lists.
 
     Args:
         arguments: The words after the program's name; None takes those of the process.
+        only_check: Whether the program is `python -m keras_bn.export.parity`.
     """
     try:
         from .cli import run
+    except KeyboardInterrupt:  # once it is imported, it sees to this itself
+        sys.exit(130)
     except ModuleNotFoundError as e:
         print(
             f"keras-bn: the command line needs the package {e.name!r}, which is not installed. "
@@ -21,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    run(arguments)
+    run(arguments, only_check=only_check)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,195 @@
 """What the commands share: how they speak, how TensorFlow starts in silence, and what they refuse.
 
+    stdout    what a command found: text, one JSON object with --json, nothing with --quiet
+    stderr    one line for an error; while a person watches, what is being done
+
 Nothing here imports TensorFlow before it is asked to.
 """
 
 import contextlib
+import json
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_bn.reporting import jsonable
+
 from .errors import ExportError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 __all__ = [
+    "BAD_INPUT",
+    "DIFFERS",
+    "INTERNAL",
+    "INTERRUPTED",
+    "TERMINATED",
     "DebugOption",
+    "JsonOption",
     "ModelArgument",
+    "QuietOption",
+    "UnsafeOption",
+    "answer",
+    "command_of",
     "complain",
+    "examples",
+    "one_line_of",
+    "print_text",
+    "progress",
     "quiet_tensorflow",
     "require_another_file",
-    "say",
+    "require_page_extra",
+    "show_cursor",
 ]
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A Keras model file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing; the exit status tells.")
+]
+UnsafeOption = Annotated[
+    bool,
+    typer.Option("--unsafe", help="Let MODEL.keras run code of its own; for files you trust."),
+]
 # `run` looks for the word itself; the commands only have to accept it.
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+# Exit statuses; 0 is agreed, or done.
+DIFFERS, BAD_INPUT, INTERNAL, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+
+SHOW_CURSOR = b"\x1b[?25h"
+_in_use: list[int] = []  # the descriptor of the terminal on which `progress` is shown
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help, a line for each example."""
+    return "\n".join(["Examples:", *lines])
+
+
+def command_of(context: typer.Context) -> str:
+    """Return the command as it could be typed again; `run` has put its words into the context."""
+    return shlex.join(context.obj or context.command_path.split())
 
 
 def complain(text: str) -> None:
     """Print one line to stderr, if it can be written."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            line = _printable(text).replace("\n", " ")
-            print(f"keras-bn: {line}", file=sys.stderr, flush=True)
+            print(f"keras-bn: {one_line_of(text)}", file=sys.stderr, flush=True)
 
 
-def say(text: object) -> None:
-    """Print to stdout; a reader that has gone away does not change the verdict."""
+def answer(
+    data: Callable[[], dict[str, Any]],
+    show: "Callable[[Console], None]",
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Print what a command found in the way that was asked for.
+
+    Args:
+        data: Returns it as a JSON object.
+        show: Prints it as text.
+        as_json: Whether to print the JSON object.
+        quiet: Whether to print no text.
+    """
+    if as_json:
+        _write(json.dumps(jsonable(data()), allow_nan=False) + "\n")
+    elif not quiet:
+        from rich.console import Console
+
+        # Colours depend on what stdout is, and on NO_COLOR; a pipe is 80 columns wide.
+        console = Console(highlight=False, markup=False, emoji=False)
+        with console.capture() as captured:
+            show(console)
+        _write(captured.get())
+
+
+def _write(text: str) -> None:
+    """Write to stdout; a reader that has gone away does not change the verdict."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(_printable(str(text)), flush=True)
+        print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         raise ExportError(f"stdout must be writable. Received: {e.strerror}. Redirect it.") from e
 
 
+def print_text(text: str, console: "Console") -> None:
+    """Print text to a console as it is, in lines as long as they are."""
+    console.print(_printable(text).rstrip("\n"), soft_wrap=True)
+
+
+def one_line_of(text: str) -> str:
+    """Return the text as one line without what a terminal would obey."""
+    return _printable(text).replace("\n", " ")
+
+
 def _printable(text: str) -> str:
     """Return the text without what a terminal would obey: a stranger may have named the layers."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+@contextlib.contextmanager
+def progress(*, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is being done and for how long, if a person watches; then remove it.
+
+    Args:
+        shown: False for nothing at all.
+
+    Yields:
+        A function that takes what is being done now, in words.
+    """
+    if not shown or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
+    # A descriptor of its own: `quiet_tensorflow` takes the usual one away for a while.
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal,
+        Progress(
+            *columns, console=Console(file=terminal), transient=True, redirect_stdout=False
+        ) as bar,
+    ):
+        _in_use.append(terminal.fileno())
+        try:
+            task = bar.add_task("", total=None)
+            yield lambda now: bar.update(task, description=one_line_of(now))
+        finally:
+            _in_use.clear()
+
+
+def show_cursor() -> None:
+    """Show the cursor again if `progress` hides it now; for an end without clean-up."""
+    for descriptor in _in_use:
+        with contextlib.suppress(OSError):
+            os.write(descriptor, SHOW_CURSOR)
+
+
+def require_page_extra() -> None:
+    """Raise `ExportError` unless the package that pages are made with is installed."""
+    try:
+        import jinja2  # noqa: F401
+    except ModuleNotFoundError as e:
+        raise ExportError(
+            f"--html needs the package {e.name!r}, which is not installed. "
+            "Install the extra: pip install 'keras-bn[report]'."
+        ) from e
 
 
 def require_another_file(out: Path, what: str, *inputs: tuple[Path, str]) -> None:

@@ -6,7 +6,8 @@ is rounded to the graph's dtype only when it is written (`exact.py`), so that a 
 the fold that follows included, rounds once.
 
 Nodes that cannot be evaluated with certainty, or that grow small constants into a large one, are
-left in the graph (`evaluable.py`). The bodies of If, Loop and Scan are treated alike
+left in the graph (`evaluable.py`), and so is what follows once far more was computed than there are
+weights. The bodies of If, Loop and Scan are treated alike
 (`body_constants.py`).
 """
 
@@ -31,6 +32,10 @@ __all__ = [
 
 RENAMING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
+# Elements of all results together. A tensor joined with itself thirty times over never ends else;
+# the weights of a network pass a handful of nodes each.
+ROOM, TIMES = 2**24, 16
+
 Constants = dict[ir.Value, ir.TensorProtocol]
 
 
@@ -51,10 +56,12 @@ def evaluate_constants(model: ir.Model) -> ir.Model:
         if value.const_value is not None and not value.is_graph_input()
     }
     evaluated: dict[ir.Node, None] = {}
+    room = ROOM + TIMES * sum(tensor.size for tensor in known.values())
     opset = graph.opset_imports.get("", 18)
     for node in graph:
-        outputs = evaluate_if_constant(node, known, opset)
+        outputs = evaluate_if_constant(node, known, opset) if room > 0 else None
         if outputs is not None:
+            room -= sum(tensor.size for tensor in outputs)
             known.update(zip(node.outputs, outputs, strict=True))
             evaluated[node] = None
     copy = _without(model, evaluated, known)

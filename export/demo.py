@@ -1,15 +1,15 @@
 """`keras-bn demo`: real digits, a trained network, a folded file, and the proof, in one table."""
 
+import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from keras_bn.models import digits_cnn
 
@@ -18,7 +18,10 @@ from .pipeline import export_onnx
 from .report import ExportReport
 from .save import replacing
 
-__all__ = ["run_demo"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Demo", "print_demo", "run_demo"]
 
 SEED = 0
 EPOCHS = 15
@@ -27,22 +30,63 @@ LEARNING_RATE = 3e-3  # at the start; falls to 0 along a cosine
 ACCURACY_TO_REACH = 0.97
 
 
-def run_demo(folder: Path) -> bool:
-    """Train, export and prove the digits network; print a table.
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """What the demo came to.
+
+    Attributes:
+        model: Name of the network.
+        parameters: Number of its weights.
+        batch_norms: Number of its batch-norm layers.
+        batch_norms_left: Number of those in the ONNX file.
+        keras_accuracy: Share of the held-out images that Keras classifies rightly.
+        onnx_accuracy: Likewise ONNX Runtime.
+        keras_bytes: Size of the Keras file.
+        seconds: Seconds that training took.
+        export: The report of the export, with the proof.
+    """
+
+    model: str
+    parameters: int
+    batch_norms: int
+    batch_norms_left: int
+    keras_accuracy: float
+    onnx_accuracy: float
+    keras_bytes: int
+    seconds: float
+    export: ExportReport
+
+    @property
+    def reached(self) -> bool:
+        """Whether both accuracies are what they should be."""
+        return min(self.keras_accuracy, self.onnx_accuracy) >= ACCURACY_TO_REACH
+
+    @property
+    def passed(self) -> bool:
+        """Whether they are, and no affine operator is left; a file that differs raises instead."""
+        return self.reached and not self.batch_norms_left and not self.export.fold.refusals
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-compatible data."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"passed": self.passed, **fields, "export": self.export.to_dict()}
+
+
+def run_demo(folder: Path, step: Callable[[str], None] = lambda _: None) -> Demo:
+    """Train, export and prove the digits network.
 
     Args:
         folder: Gets `digits_cnn.keras`, `digits_cnn.onnx` and the held-out images,
             `digits_test.npz`; created if missing.
+        step: Takes what is being done, in words.
 
     Returns:
-        Whether the accuracy was reached, no affine operator is left, and ONNX Runtime agrees.
+        What it came to.
 
     Raises:
         ExportError: If the folder cannot be written.
         ParityError: If ONNX Runtime computes something else than Keras.
     """
-    console = Console()
-    seconds: dict[str, float] = {}
     train_images, test_images, train_digits, test_digits = _load_digits()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,23 +98,25 @@ def run_demo(folder: Path) -> bool:
     with replacing(folder / "digits_test.npz") as temporary:
         np.savez(temporary, image=test_images, digit=test_digits)
     start = time.perf_counter()
-    model = _train(train_images, train_digits, console)
-    seconds["train"] = time.perf_counter() - start
+    model = _train(train_images, train_digits, step)
+    seconds = time.perf_counter() - start
     with replacing(folder / "digits_cnn.keras") as temporary:
         model.save(temporary)
-    report = export_onnx(model, folder / "digits_cnn.onnx", inputs=test_images)
-    seconds |= report.seconds
-    keras_accuracy = _accuracy(model.predict(test_images, verbose=0), test_digits)
-    session = onnxruntime.InferenceSession(folder / "digits_cnn.onnx")
-    onnx_accuracy = _accuracy(session.run(None, {"image": test_images})[0], test_digits)
-    left = _count_batch_norms(folder / "digits_cnn.onnx") + len(report.fold.refusals)
-    console.print(_table(model, report, folder, keras_accuracy, onnx_accuracy, seconds))
-    if report.fold.refusals:
-        console.print(str(report.fold), markup=False)
-    reached = min(keras_accuracy, onnx_accuracy) >= ACCURACY_TO_REACH
-    if not reached:
-        console.print(f"The accuracy should have reached {ACCURACY_TO_REACH}.")
-    return reached and left == 0
+    step("exporting, and proving the export")
+    path = folder / "digits_cnn.onnx"
+    report = export_onnx(model, path, inputs=test_images)
+    session = onnxruntime.InferenceSession(path)
+    return Demo(
+        model.name,
+        model.count_params(),
+        sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers),
+        sum(node.op_type == "BatchNormalization" for node in onnx.load(path).graph.node),
+        _accuracy(model.predict(test_images, verbose=0), test_digits),
+        _accuracy(session.run(None, {"image": test_images})[0], test_digits),
+        (folder / "digits_cnn.keras").stat().st_size,
+        seconds,
+        report,
+    )
 
 
 def _load_digits() -> tuple[np.ndarray, ...]:
@@ -84,33 +130,27 @@ def _load_digits() -> tuple[np.ndarray, ...]:
     return loaded
 
 
-def _train(images: np.ndarray, digits: np.ndarray, console: Console) -> keras.Model:
+def _train(images: np.ndarray, digits: np.ndarray, step: Callable[[str], None]) -> keras.Model:
     model = digits_cnn.build(SEED)
     steps = EPOCHS * -(-len(images) // BATCH_SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     model.compile(
         keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
-    columns = (
-        TextColumn(f"training on {len(images)} images"),
-        BarColumn(),
-        TextColumn("epoch {task.completed}/{task.total}, accuracy {task.fields[accuracy]:.4f}"),
-        TimeElapsedColumn(),
+
+    def show(epoch: int, logs: dict[str, float]) -> None:
+        accuracy = f"accuracy {logs['accuracy']:.4f}"
+        step(f"training on {len(images)} images: epoch {epoch + 1}/{EPOCHS}, {accuracy}")
+
+    step(f"training on {len(images)} images")
+    model.fit(
+        images,
+        digits,
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=show)],
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=EPOCHS, accuracy=0.0)
-
-        def show(epoch: int, logs: dict[str, float]) -> None:
-            progress.update(task, completed=epoch + 1, accuracy=logs["accuracy"])
-
-        model.fit(
-            images,
-            digits,
-            batch_size=BATCH_SIZE,
-            epochs=EPOCHS,
-            verbose=0,
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=show)],
-        )
     return model
 
 
@@ -118,38 +158,40 @@ def _accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(-1) == digits))
 
 
-def _count_batch_norms(path: Path) -> int:
-    return sum(node.op_type == "BatchNormalization" for node in onnx.load(path).graph.node)
+def print_demo(demo: Demo, console: "Console") -> None:
+    """Print what the demo came to as a table.
 
+    Args:
+        demo: What it came to.
+        console: Where to.
+    """
+    from rich.table import Table
 
-def _table(
-    model: keras.Model,
-    report: ExportReport,
-    folder: Path,
-    keras_accuracy: float,
-    onnx_accuracy: float,
-    seconds: dict[str, float],
-) -> Table:
-    layers = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
-    table = Table(title=f"{model.name}, {model.count_params():,} parameters")
+    from .console import print_text
+
+    report = demo.export
+    table = Table(title=f"{demo.model}, {demo.parameters:,} parameters")
     for column in ("", "Keras", "ONNX Runtime"):
         table.add_column(column, justify="left" if not column else "right")
-    table.add_row("accuracy on held-out images", f"{keras_accuracy:.4f}", f"{onnx_accuracy:.4f}")
-    left = _count_batch_norms(folder / "digits_cnn.onnx")
-    table.add_row("batch norms", str(layers), str(left))
-    table.add_row("other affine operators left", "", str(len(report.fold.refusals) - left))
+    accuracies = (f"{demo.keras_accuracy:.4f}", f"{demo.onnx_accuracy:.4f}")
+    table.add_row("accuracy on held-out images", *accuracies)
+    table.add_row("batch norms", str(demo.batch_norms), str(demo.batch_norms_left))
+    others = len(report.fold.refusals) - demo.batch_norms_left
+    table.add_row("other affine operators left", "", str(others))
     if report.parity is not None:
         output = report.parity.outputs[0]
         table.add_row(
-            f"largest error against {report.parity.reference}",
-            f"{output.keras_max_error:.1e}",
-            f"{max(output.onnx_max_error, output.optimised_max_error):.1e}"
-            f" (allowed {output.tolerance:.1e})",
+            f"largest error against {output.reference}",
+            f"{output.keras.max:.1e}",
+            f"{output.worst.max:.1e} (allowed {output.tolerance:.1e})",
         )
-    sizes = [(folder / f"digits_cnn.{suffix}").stat().st_size for suffix in ("keras", "onnx")]
-    table.add_row("file, bytes", *(f"{size:,}" for size in sizes))
+    table.add_row("file, bytes", f"{demo.keras_bytes:,}", f"{report.bytes:,}")
     table.add_section()
-    for stage, duration in seconds.items():
-        figure = f"{duration:.3f}"
-        table.add_row(f"{stage}, seconds", *([figure] if stage == "train" else ["", figure]))
-    return table
+    table.add_row("train, seconds", f"{demo.seconds:.3f}")
+    for stage, duration in report.seconds.items():
+        table.add_row(f"{stage}, seconds", "", f"{duration:.3f}")
+    console.print(table)
+    if report.fold.refusals:
+        print_text(str(report.fold), console)
+    if not demo.reached:
+        console.print(f"The accuracy should have reached {ACCURACY_TO_REACH}.")

@@ -1,14 +1,22 @@
 """`keras-bn fold`: fold the batch norms of an ONNX file from any exporter; needs no TensorFlow."""
 
 import contextlib
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import DebugOption, require_another_file, say
+from .console import (
+    DebugOption,
+    JsonOption,
+    QuietOption,
+    answer,
+    examples,
+    print_text,
+    progress,
+    require_another_file,
+)
 from .errors import ExportError
 from .load import require_file
 
@@ -17,7 +25,13 @@ if TYPE_CHECKING:
 
     from .foreign.opening import Opened
 
-__all__ = ["fold"]
+__all__ = ["EXAMPLES", "fold"]
+
+EXAMPLES = examples(
+    "keras-bn fold model.onnx folded.onnx",
+    "keras-bn fold model.onnx --dry-run",
+    "keras-bn fold model.onnx folded.onnx --json > folds.json",
+)
 
 
 def fold(
@@ -27,7 +41,8 @@ def fold(
         typer.Argument(metavar="[OUT.onnx]", help="The file to write.", show_default=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; just report.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Fold the batch norms of an ONNX file, whoever exported it, into the operators around them.
@@ -36,8 +51,6 @@ def fold(
     listed: folded, or left and why. OUT.onnx appears whole or not at all; if
     nothing folds it is a copy. Large weights go to a file beside it if they
     come from one.
-
-    Example: keras-bn fold model.onnx folded.onnx
     """
     del debug
     require_file(model, "IN.onnx")
@@ -51,7 +64,11 @@ def fold(
     from .save import replacing
 
     writing = None if dry_run else out
-    with replacing(writing) if writing is not None else contextlib.nullcontext() as temporary:
+    with (
+        progress(shown=not (as_json or quiet)) as step,
+        replacing(writing) if writing is not None else contextlib.nullcontext() as temporary,
+    ):
+        step(f"folding {model}")
         opened = open_model(model)
         files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
         before = sum(path.stat().st_size for path in files)
@@ -64,10 +81,12 @@ def fold(
         content["out"] = str(writing)
         what = "a copy, nothing was folded" if folded is None else f"{before:,} before"
         end = f"{writing}: {after:,} bytes, {what}"
-    if as_json:
-        say(json.dumps({**content, **report.to_dict()}, allow_nan=False))
-    else:
-        say(f"{report.table()}\n{end}")
+    answer(
+        lambda: {**content, **report.to_dict()},
+        lambda console: print_text(f"{report.table()}\n{end}", console),
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:

@@ -26,7 +26,7 @@ from .trial import refusing_data, run_once, why_no_loss
 
 __all__ = ["Inspection", "SourceFile", "inspect_files", "versions"]
 
-PACKAGES = ("keras-bn", "keras", "tensorflow", "numpy")
+PACKAGES = ("keras-bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +124,7 @@ def inspect_files(
     arrays: dict[str, np.ndarray],
     *,
     batch_size: int | None,
+    unsafe: bool,
     command: str,
     verbose: int,
 ) -> Inspection:
@@ -134,6 +135,7 @@ def inspect_files(
         data_path: The data file.
         arrays: Its arrays by name.
         batch_size: Samples a batch; None for 32, or what the model fixes.
+        unsafe: Whether the model may run code of its own.
         command: The command that asks for it, for the report.
         verbose: 1 for progress bars, 0 for none.
 
@@ -144,7 +146,7 @@ def inspect_files(
         ExportError: If the model, the data or an option cannot be used.
     """
     sources = SourceFile.of(model_path), SourceFile.of(data_path)
-    model, missing = load_compiled_model(model_path)
+    model, missing = load_compiled_model(model_path, unsafe=unsafe)
     data = select_arrays(arrays, model)
     size = batch_size_for(model, data.samples, batch_size)
     no_loss = why_no_loss(model, data, missing)

@@ -1,17 +1,21 @@
 """Open files that a stranger may have made: Keras models and input samples.
 
 A `.keras` file is opened in Keras's safe mode and an `.npz` without pickles, so that neither runs
-code. Whatever is wrong with a file becomes one `ExportError`.
+code. Neither may declare far more than it holds (`archives.py`, `stored_weights.py`,
+`model_limits.py`). Whatever is wrong with a file becomes one `ExportError`.
 """
 
+import io
+import json
 import os
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .archives import ArchiveError, require_array, require_modest
 from .errors import ExportError, one_line
 
 if TYPE_CHECKING:
@@ -25,7 +29,10 @@ __all__ = [
     "require_keras_file",
 ]
 
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
 OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
+ZIP = b"PK"  # the first bytes of a zip file
 
 
 def require_file(path: Path, what: str) -> None:
@@ -42,43 +49,76 @@ def require_file(path: Path, what: str) -> None:
     )
 
 
-def require_keras_file(path: Path) -> None:
-    """Raise `ExportError` unless `path` looks like a `.keras` file; needs no TensorFlow."""
+def require_keras_file(path: Path, *, unsafe: bool = False) -> None:
+    """Raise `ExportError` unless `path` looks like a `.keras` file; needs no TensorFlow.
+
+    Args:
+        path: The file.
+        unsafe: Whether it may hold Python code, which loading it then runs.
+    """
     require_file(path, "MODEL.keras")
     try:
         with zipfile.ZipFile(path) as archive:
-            missing = {"config.json", "model.weights.h5"} - set(archive.namelist())
-    except (zipfile.BadZipFile, OSError) as e:
-        raise _not_a_model(path, str(e)) from e
-    if missing:
-        raise _not_a_model(path, f"it has no {' and no '.join(sorted(missing))}")
+            missing = {CONFIG, WEIGHTS} - set(archive.namelist())
+            if missing:
+                raise ArchiveError(f"it has no {' and no '.join(sorted(missing))}")
+            require_modest(archive, path.stat().st_size)
+            size = archive.getinfo(CONFIG).file_size
+            if size > LARGEST_CONFIG:
+                raise ArchiveError(f"its {CONFIG} has {size:,} bytes, more than {LARGEST_CONFIG:,}")
+            config = json.loads(archive.read(CONFIG))
+            if not isinstance(config, dict):
+                raise ArchiveError(f"its {CONFIG} is no JSON object")
+    except Exception as e:  # zipfile, zlib and json raise many kinds, RecursionError included
+        raise _not_a_model(path, _words(e)) from e
+    code = [] if unsafe else _code_in(config)
+    if code:
+        raise _holds_code(path, f"code in {', '.join(map(repr, code))}, as a Lambda has it")
 
 
-def load_keras_model(path: Path) -> "keras.Model":
-    """Load a `.keras` file in safe mode.
+def _code_in(config: Any) -> list[str]:
+    """Return the names of the layers whose config holds Python code, as a Lambda's does."""
+    found: list[str] = []
+    waiting = [value for key, value in config.items() if key != "compile_config"]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if any(
+                isinstance(v, dict) and v.get("class_name") == "__lambda__" for v in part.values()
+            ):
+                found.append(str(part.get("name", "a function")))
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return sorted(set(found))
+
+
+def load_keras_model(path: Path, *, unsafe: bool = False) -> "keras.Model":
+    """Load a `.keras` file, in safe mode.
 
     Args:
         path: A file written by `model.save("....keras")`.
+        unsafe: Whether to run the Python code that the file may hold, such as a Lambda's.
 
     Raises:
         ExportError: If the file is missing, damaged, unsafe, or uses unknown classes.
+        ExportError: If it declares far more than it holds, or leads to other files.
     """
-    require_keras_file(path)
-    import keras
-
-    import keras_bn.layer  # noqa: F401  registers the layer
-
+    require_keras_file(path, unsafe=unsafe)
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        return _load(path, compiled=False, unsafe=unsafe)
     except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise anything
-        raise _not_a_model(path, one_line(e)) from e
+        if not unsafe and "safe_mode=False" in str(e):  # as all that Keras then refuses says
+            raise _holds_code(path, _words(e)) from e
+        raise _not_a_model(path, _words(e)) from e
 
 
-def load_compiled_model(path: Path) -> tuple["keras.Model", str | None]:
-    """Load a `.keras` file in safe mode with its loss and optimizer, or else without.
+def load_compiled_model(path: Path, *, unsafe: bool = False) -> tuple["keras.Model", str | None]:
+    """Load a `.keras` file, in safe mode, with its loss and optimizer, or else without.
 
     Args:
         path: A file written by `model.save("....keras")`.
+        unsafe: As for `load_keras_model`.
 
     Returns:
         The model, and why it is without its loss or its optimizer's state; None if it has both.
@@ -86,17 +126,14 @@ def load_compiled_model(path: Path) -> tuple["keras.Model", str | None]:
     Raises:
         ExportError: As `load_keras_model`.
     """
-    require_keras_file(path)
-    import keras
-
-    import keras_bn.layer  # noqa: F401  registers the layer
-
+    require_keras_file(path, unsafe=unsafe)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", f".*{OPTIMIZER_LOST}")
-            model = keras.models.load_model(path, compile=True, safe_mode=True)
+            model = _load(path, compiled=True, unsafe=unsafe)
     except Exception as e:  # such as a loss of a class that is not known here
-        return load_keras_model(path), f"its loss and optimizer cannot be restored: {one_line(e)}"
+        why = f"its loss and optimizer cannot be restored: {one_line(e)}"
+        return load_keras_model(path, unsafe=unsafe), why
     lost = None if model.compiled else "the model was saved without loss and optimizer"
     for found in caught:
         if OPTIMIZER_LOST in str(found.message):
@@ -106,33 +143,78 @@ def load_compiled_model(path: Path) -> tuple["keras.Model", str | None]:
     return model, lost
 
 
+def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
+    import keras
+
+    import keras_bn.layer  # noqa: F401  registers the layer
+
+    from .model_limits import limited_variables, require_modest_tensors
+    from .stored_weights import declared_in
+
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(WEIGHTS)
+        stored = declared_in(io.BytesIO(content), len(content))
+    del content
+    with limited_variables(stored):
+        model = keras.models.load_model(path, compile=compiled, safe_mode=not unsafe)
+    require_modest_tensors(model)
+    return model
+
+
 def load_samples(path: Path) -> dict[str, np.ndarray]:
     """Load the arrays of an `.npz` file by name; an `.npy` has one, named "".
 
     Raises:
-        ExportError: If the file is missing, damaged, or holds Python objects.
+        ExportError: If the file is missing or damaged, holds Python objects, or declares far more
+            than it holds.
     """
     require_file(path, "The samples")
     try:
+        _require_arrays(path)
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-        others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
-        if others:  # a zip file of something else, such as a Keras model
-            raise ValueError(f"{others[0]!r} in it is no array")
-        return arrays
+            return {name: loaded[name] for name in loaded.files}
     except Exception as e:  # a damaged header can make NumPy raise anything, MemoryError included
         raise ExportError(
             "The samples must be an .npz or .npy file of numbers. "
-            f"Received: {str(path)!r}: {' '.join(str(e).split())}. "
+            f"Received: {str(path)!r}: {_words(e)}. "
             "Write it with numpy.savez(path, input_name=array)."
         ) from e
+
+
+def _require_arrays(path: Path) -> None:
+    """Raise unless the arrays in a file are as large as it declares."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            file.seek(0)
+            require_array(file, size)
+            return
+        with zipfile.ZipFile(file) as archive:
+            require_modest(archive, size)
+            for member in archive.infolist():
+                if not member.filename.endswith(".npy"):  # such as a Keras model
+                    raise ArchiveError(f"{member.filename!r} in it is no array")
+                with archive.open(member) as stream:
+                    require_array(stream, member.file_size)
+
+
+def _words(error: Exception) -> str:
+    """Return what is wrong: our own words, or another library's with the type of its error."""
+    return str(error) if isinstance(error, ArchiveError) else one_line(error)
 
 
 def _not_a_model(path: Path, why: str) -> ExportError:
     return ExportError(
         "MODEL.keras must be a whole file written by model.save('....keras'). "
         f"Received: {str(path)!r}: {why}. Save the model again."
+    )
+
+
+def _holds_code(path: Path, what: str) -> ExportError:
+    return ExportError(
+        f"MODEL.keras must hold no Python code. Received: {str(path)!r}: {what}. "
+        "Pass --unsafe to run that code, if you trust whoever made the file."
     )

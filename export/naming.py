@@ -91,6 +91,22 @@ class LayerPaths:
             if inner is not None:
                 layer = inner
                 chain.append(layer.name)
+        return self._path(layer, chain)
+
+    def layers(self) -> dict[str, Any]:
+        """Return all layers inside the model by the path that `of` gives to their operators."""
+        found: dict[str, Any] = {}
+
+        def collect(layer: Any, chain: list[str]) -> None:
+            for child in self._children_of(layer).values():
+                inner = [*chain, child.name]
+                found.setdefault(self._path(child, inner), child)
+                collect(child, inner)
+
+        collect(self._model, [])
+        return found
+
+    def _path(self, layer: Any, chain: list[str]) -> str:
         path = getattr(layer, "path", None) if chain else None
         path = path if self._uses[path] == 1 else None
         return str(path or "/".join(chain) or layer.name)

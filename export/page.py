@@ -1,32 +1,24 @@
-"""An `Inspection` as one HTML page that needs nothing else: no network, no scripts, no other file.
+"""An `Inspection` as one HTML page that needs nothing else.
 
 The template, `templates/inspection.html.j2`, decides how it looks; here the figures become
-positions on the axes, in percent, and words. The axes are logarithmic: a layer that was never
-updated can be off a thousand times as far as the next one, and both should be seen.
-
-Every text is escaped, because a stranger may have named the layers.
+positions on the axes, in percent, and words.
 """
 
-import importlib.resources
-import math
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from keras_bn.diagnosis import NOTABLE_GAP, NOTABLE_NOISE, Cause
 
+from .figures import LogAxis, positive
 from .inspection import Inspection
+from .rendering import render
 
 __all__ = ["render_page"]
 
-TEMPLATE = "templates/inspection.html.j2"
 LONGEST_RANKING = 15  # layers in the picture of the shift; the table has them all
-MOST_LABELS = 6  # of an axis
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 MEANING = {
     Cause.NOT_FINITE: "In inference these layers give NaN, whatever their input; so does all that "
@@ -54,12 +46,8 @@ def render_page(inspection: Inspection) -> str:
     Returns:
         The whole page, in UTF-8 as it declares.
     """
-    source = importlib.resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"figure": _figure, "percent": _percent}
-    return environment.from_string(source).render(
+    return render(
+        "inspection.html.j2",
         inspection=inspection,
         gap=inspection.gap,
         shift=inspection.shift,
@@ -75,69 +63,8 @@ def render_page(inspection: Inspection) -> str:
     )
 
 
-class _Axis:
-    """A logarithmic axis of whole decades."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self.first = math.floor(math.log10(low))
-        self.last = max(math.ceil(math.log10(high)), self.first + 1)
-
-    def position(self, value: float) -> float | None:
-        """Return where a value is, in percent; at the axis's beginning if below it."""
-        if not math.isfinite(value):
-            return None
-        decades = math.log10(value) if value > 0 else self.first
-        share = (decades - self.first) / (self.last - self.first)
-        return round(100 * min(max(share, 0.0), 1.0), 2)
-
-    @property
-    def ticks(self) -> list[tuple[str, float | None]]:
-        """The decades, labelled, with their positions."""
-        step = -(-(self.last - self.first + 1) // MOST_LABELS)
-        return [
-            (_power(i) if (i - self.first) % step == 0 else "", self.position(10.0**i))
-            for i in range(self.first, self.last + 1)
-        ]
-
-
-def _power(exponent: int) -> str:
-    if -2 <= exponent <= 2:
-        return f"{10.0**exponent:g}"
-    return f"10{str(exponent).translate(SUPERSCRIPTS)}"
-
-
-def _figure(value: float | None) -> str:
-    """Return a number with some four digits, as people write it.
-
-    Example:
-        >>> [_figure(v) for v in (0.00002, 0.0004, 0.52, 48.331, 3832.8, 4.2e9, float("inf"))]
-        ['<0.0001', '0.0004', '0.520', '48.33', '3,833', '4.2·10⁹', '∞']
-    """
-    if value is None or math.isnan(value):
-        return "" if value is None else "NaN"
-    size = abs(value)
-    if math.isinf(size):
-        return "∞"
-    if size >= 1e7:
-        exponent = math.floor(math.log10(size))
-        return f"{value / 10.0**exponent:.1f}·10{str(exponent).translate(SUPERSCRIPTS)}"
-    if size >= 10:
-        return f"{value:,.0f}" if size >= 1000 else f"{value:.4g}"
-    if size >= 1e-3 or value == 0:
-        return f"{value:.3f}"
-    return f"{value:.4f}" if size >= 1e-4 else "<0.0001"
-
-
-def _percent(value: float) -> str:
-    return f"{_figure(100 * value)} %"
-
-
-def _finite(values: Iterable[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value) and value > 0]
-
-
-def _gap_axis(inspection: Inspection) -> _Axis:
-    return _Axis(0.01, max([1.0, *_finite(layer.gap for layer in inspection.gap.layers)]))
+def _gap_axis(inspection: Inspection) -> LogAxis:
+    return LogAxis(0.01, max([1.0, *positive(layer.gap for layer in inspection.gap.layers)]))
 
 
 def _gap_rows(inspection: Inspection) -> list[dict[str, Any]]:
@@ -162,12 +89,12 @@ def _gap_rows(inspection: Inspection) -> list[dict[str, Any]]:
     ]
 
 
-def _shift_axis(inspection: Inspection) -> _Axis:
+def _shift_axis(inspection: Inspection) -> LogAxis:
     layers = inspection.shift.layers
-    seen = _finite(
+    seen = positive(
         figure for layer in layers for figure in (layer.mean_divergence, layer.sampling_divergence)
     )
-    return _Axis(min(max(min(seen, default=0.01), 1e-6), 0.01), max([1.0, *seen]))
+    return LogAxis(min(max(min(seen, default=0.01), 1e-6), 0.01), max([1.0, *seen]))
 
 
 def _shift_rows(inspection: Inspection) -> list[dict[str, Any]]:

@@ -6,33 +6,27 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_bn import __version__
 
-from .constants import evaluate_constants
+from .conversion import Converted, convert
 from .errors import ExportError, ParityError
-from .fold import fold
-from .layout.transposes import cancel_transposes
-from .naming import name_after_layers
-from .parity import check_parity
-from .precision.choice import Precision, PrecisionReport, require_precision, set_precision
-from .report import ExportReport, FoldReport
-from .runners import CHANNELS_SECOND
-from .samples import draw, split
+from .parity.check import check_parity
+from .parity.report import ParityReport
+from .parity.runners import CHANNELS_SECOND
+from .parity.samples import samples_of
+from .precision.choice import Precision, require_precision
+from .report import ExportReport
 from .save import add_metadata, replacing, write
-from .signature import signature_of
-from .simplify.stages import simplify
-from .tracing.trace import DEFAULT_OPSET, trace
+from .tracing.trace import DEFAULT_OPSET
 
 __all__ = ["export_onnx"]
-
-T = TypeVar("T")
 
 
 def export_onnx(
@@ -92,72 +86,77 @@ def export_onnx(
         (1, True)
     """
     require_precision("export", precision)
-    turned = {
-        "inputs_as_nchw": _listed(inputs_as_nchw),
-        "outputs_as_nchw": _listed(outputs_as_nchw),
-    }
+    inputs_second, outputs_second = _listed(inputs_as_nchw), _listed(outputs_as_nchw)
     target = Path(path)
     seconds: dict[str, float] = {}
-
-    def timed(stage: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        start = time.perf_counter()
-        result = function(*args, **kwargs)
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
-        return result
-
     with replacing(target) as temporary:
         with _garbage_uncollected():
-            graph = timed(
-                "trace",
-                trace,
+            for stage in convert(
                 model,
                 input_signature=input_signature,
                 opset=opset,
-                allow_bfloat16=precision != "keep",
-            )
-            placed = PrecisionReport(precision)
-            if precision == "float32":  # before a weight is rounded on its way to half precision
-                graph, placed = timed("precision", set_precision, graph, precision)
-            graph = timed("constants", evaluate_constants, graph)
-            graph = timed("simplify", simplify, graph)
-            graph = timed("layout", cancel_transposes, graph, **turned)
-            graph = timed("simplify", simplify, graph)
-            graph, folded = timed("fold", fold, graph)
-            graph = timed("simplify", simplify, graph)  # a Mul may have stood behind a Pad
-            folded = _renamed(folded, name_after_layers(graph.graph))
-            if precision == "float16":  # once it is known which values there are
-                samples = _samples(model, input_signature, inputs, turned["inputs_as_nchw"])
-                graph, placed = timed("precision", set_precision, graph, precision, samples)
-            metadata = _metadata(model, folded, placed, turned)
-            size = timed(
-                "save", write, graph, temporary, external_data=external_data, metadata=metadata
-            )
+                precision=precision,
+                inputs_as_nchw=inputs_second,
+                outputs_as_nchw=outputs_second,
+                samples=lambda: samples_of(model, input_signature, inputs, inputs_second),
+                seconds=seconds,
+            ):
+                converted = stage
+            metadata = _metadata(model, converted, inputs_second, outputs_second)
+            with _timed("save", seconds):
+                size = write(
+                    converted.graph, temporary, external_data=external_data, metadata=metadata
+                )
         parity = None
         if check:
-            try:
-                parity = timed(
-                    "parity",
-                    check_parity,
-                    model,
-                    temporary,
-                    inputs=inputs,
-                    input_signature=input_signature,
-                    precision=precision,
-                )
-            except ExportError as e:
-                raise ExportError(str(e).replace(str(temporary), str(target))) from e
-            if not parity.passed:
-                found = str(parity).replace("\n", "; ")
-                raise ParityError(
-                    f"export: ONNX Runtime must agree with Keras. Received: {found}. "
-                    f"{str(target)!r} was not written. Please report this with the model's "
-                    "architecture; `check=False` writes the file all the same.",
-                    parity,
-                )
+            with _timed("parity", seconds):
+                parity = _proof(model, temporary, target, inputs, input_signature, precision)
             size -= temporary.stat().st_size
-            add_metadata(temporary, {"keras_bn.parity": json.dumps(parity.to_dict())})
+            # Neither hundreds of rows, nor what differs where the same model is exported again.
+            proof = dataclasses.replace(parity, layers=(), path="").to_dict()
+            add_metadata(temporary, {"keras_bn.parity": json.dumps(proof)})
             size += temporary.stat().st_size
-    return ExportReport(str(target), size, seconds, folded, placed, parity)
+    return ExportReport(str(target), size, seconds, converted.fold, converted.precision, parity)
+
+
+def _proof(
+    model: keras.Model,
+    temporary: Path,
+    target: Path,
+    inputs: Any,
+    input_signature: Any,
+    precision: Precision,
+) -> ParityReport:
+    """Check the file that is to become `target`; return the report, or raise if it differs."""
+    try:
+        parity = check_parity(
+            model,
+            temporary,
+            inputs=inputs,
+            input_signature=input_signature,
+            precision=precision,
+            # On a CPU the outputs do not show a float16 tensor that overflows.
+            explain=True if precision == "float16" else None,
+        )
+    except ExportError as e:
+        raise ExportError(str(e).replace(str(temporary), str(target))) from e
+    parity = dataclasses.replace(parity, path=str(target))
+    if not parity.passed:
+        found = str(parity).replace("\n", "; ")
+        raise ParityError(
+            f"export: ONNX Runtime must agree with Keras. Received: {found}. "
+            f"{str(target)!r} was not written. Please report this with the model's "
+            "architecture; `check=False` writes the file all the same.",
+            parity,
+        )
+    return parity
+
+
+@contextlib.contextmanager
+def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - start
 
 
 @contextlib.contextmanager
@@ -181,54 +180,22 @@ def _listed(names: Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
-    """Return the report with the names that the nodes have in the file."""
-
-    def renamed(nodes: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(names.get(node, node) for node in nodes)
-
-    return FoldReport(
-        tuple(
-            dataclasses.replace(row, into=renamed(row.into), through=renamed(row.through))
-            for row in fold.folds
-        ),
-        tuple(
-            dataclasses.replace(row, node=names.get(row.node, row.node)) for row in fold.refusals
-        ),
-    )
-
-
-def _samples(
-    model: keras.Model, input_signature: Any, inputs: Any, second: Sequence[str]
-) -> list[dict[str, np.ndarray]]:
-    """Return the batches of the parity check as the file takes them."""
-    specs = signature_of(model, input_signature).specs
-    batches = draw(specs, seed=0) if inputs is None else split(inputs, specs)
-    return [
-        {
-            spec.name: np.moveaxis(array, -1, 1) if spec.name in second else array
-            for spec, array in zip(specs, batch, strict=True)
-        }
-        for batch in batches
-    ]
-
-
 def _metadata(
     model: keras.Model,
-    fold: FoldReport,
-    placed: PrecisionReport,
-    turned: dict[str, list[str]],
+    converted: Converted,
+    inputs_second: list[str],
+    outputs_second: list[str],
 ) -> dict[str, str]:
     """Return what the file says of itself, but for the proof."""
     entries = {
         "keras_bn.version": __version__,
         "keras_bn.model": str(model.name),
         "keras_bn.keras": keras.__version__,
-        "keras_bn.folded": str(len(fold.folds)),
-        "keras_bn.left": str(len(fold.refusals)),
-        "keras_bn.precision": placed.precision,
+        "keras_bn.folded": str(len(converted.fold.folds)),
+        "keras_bn.left": str(len(converted.fold.refusals)),
+        "keras_bn.precision": converted.precision.precision,
     }
-    for key, names in zip(CHANNELS_SECOND, turned.values(), strict=True):
+    for key, names in zip(CHANNELS_SECOND, (inputs_second, outputs_second), strict=True):
         if names:
-            entries[key] = json.dumps(list(names))
+            entries[key] = json.dumps(names)
     return entries

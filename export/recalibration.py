@@ -72,6 +72,7 @@ def recalibrate_file(
     *,
     strength: float | None,
     batch_size: int | None,
+    unsafe: bool,
     command: str,
     verbose: int,
     **options: Any,
@@ -86,6 +87,7 @@ def recalibrate_file(
         arrays: The arrays of the data file by name.
         strength: None to estimate the statistics anew, else that of `adapt_statistics`.
         batch_size: Samples a batch; None for 32, or what the model fixes.
+        unsafe: Whether the model may run code of its own.
         command: The command that asks for it, for the report.
         verbose: 1 for a progress bar, 0 for none.
         options: What both functions take.
@@ -97,7 +99,7 @@ def recalibrate_file(
         ExportError: If the model, the data or an option cannot be used, or no layer was changed.
     """
     sources = SourceFile.of(model_path), SourceFile.of(data_path)
-    model, missing = load_compiled_model(model_path)
+    model, missing = load_compiled_model(model_path, unsafe=unsafe)
     data = select_arrays(arrays, model)
     size = batch_size_for(model, data.samples, batch_size)
     options |= {"batch_size": size, "verbose": verbose}

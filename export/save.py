@@ -7,6 +7,7 @@ A graph whose weights are in a file of their own is replaced as safely; `externa
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "add_metadata",
     "remove_unfinished",
     "replacing",
+    "scratch_folder",
     "write",
     "write_keras_model",
 ]
@@ -59,6 +61,7 @@ class _Unfinished:
 
 
 _unfinished: dict[Path, _Unfinished] = {}
+_scratch: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -101,10 +104,24 @@ def replacing(target: Path) -> Iterator[Path]:
         del _unfinished[temporary]
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder, away from the target, that is gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="keras-bn-") as name:
+        folder = Path(name)
+        _scratch.add(folder)
+        try:
+            yield folder
+        finally:
+            _scratch.discard(folder)
+
+
 def remove_unfinished() -> None:
-    """Remove the temporary files of all blocks that are running, for a process about to end."""
+    """Remove what all blocks that are running would remove, for a process about to end."""
     for unfinished in list(_unfinished.values()):
         unfinished.remove()
+    for folder in list(_scratch):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 __all__ = ["captured_logs", "infer_shapes"]
 
 LARGEST_FOLLOWED = 2**16  # elements
+LARGEST_RANK = 64
+NUMBERS = (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
 def infer_shapes(model: ir.Model, *, lenient: bool = False) -> None:
@@ -24,26 +26,53 @@ def infer_shapes(model: ir.Model, *, lenient: bool = False) -> None:
         ShapeInferencePass(
             check_type=not lenient,
             strict_mode=not lenient,
-            data_prop=not _has_large_fill(model.graph),
+            data_prop=not _makes_large_tensor(model.graph),
         )(model)
 
 
-def _has_large_fill(graph: ir.Graph) -> bool:
-    """Say whether a ConstantOfShape makes a large tensor.
+def _makes_large_tensor(graph: ir.Graph) -> bool:
+    """Say whether a ConstantOfShape, a Range or joined integers are large.
 
-    onnx would follow it element by element to see whether it is a shape: gigabytes, and minutes.
+    onnx would follow them element by element to see whether they are a shape: gigabytes, and
+    minutes.
     """
+    followed: dict[ir.Value, float] = {}  # at most how many elements
     for node in graph.all_nodes():
-        if node.op_type != "ConstantOfShape" or not node.inputs or node.inputs[0] is None:
-            continue
-        maker = node.inputs[0].producer()
-        tensor = node.inputs[0].const_value
-        if tensor is None and maker is not None and maker.op_type == "Constant":
-            attributes = [a for a in maker.attributes.values() if not a.is_ref()]
-            tensor = ir.tensor(attributes[0].value) if attributes else None
-        if tensor is not None and math.prod(map(int, tensor.numpy().ravel())) > LARGEST_FOLLOWED:
+        inputs = [_elements(value) for value in node.inputs]
+        read = [value for value in node.inputs if value is not None]
+        sizes = [followed.get(value, len(_elements(value) or ())) for value in read]
+        size: float = sum(sizes) if node.op_type == "Concat" else max(sizes, default=0)
+        if node.op_type == "Shape":
+            size = LARGEST_RANK
+        if inputs and all(inputs):
+            size = max(size, _made_by(node, [elements for elements in inputs if elements]))
+        if size > LARGEST_FOLLOWED:
             return True
+        followed.update(dict.fromkeys(node.outputs, size))
     return False
+
+
+def _made_by(node: ir.Node, inputs: list[list[float]]) -> float:
+    """Return how many elements an operator makes of values that are known; 0 for most."""
+    if node.op_type == "ConstantOfShape":
+        return math.prod(inputs[0])
+    if node.op_type == "Range" and len(inputs) == 3:
+        start, limit, step = (elements[0] for elements in inputs)
+        return (limit - start) / step if step else 0
+    return 0
+
+
+def _elements(value: ir.Value | None) -> list[float] | None:
+    """Return the elements of a weight or of what a Constant makes; None if they are not known."""
+    if value is None:
+        return None
+    maker, tensor = value.producer(), value.const_value
+    if tensor is None and maker is not None and maker.op_type == "Constant":
+        attributes = [a for a in maker.attributes.values() if not a.is_ref()]
+        tensor = ir.tensor(attributes[0].value) if attributes else None
+    if tensor is None or tensor.dtype not in NUMBERS or tensor.size > LARGEST_RANK:
+        return None
+    return [float(element) for element in tensor.numpy().ravel()]
 
 
 @contextlib.contextmanager

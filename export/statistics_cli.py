@@ -6,9 +6,6 @@ imported, the data before anything is measured.
 """
 
 import contextlib
-import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +13,32 @@ import typer
 
 from .console import (
     DebugOption,
+    JsonOption,
     ModelArgument,
+    QuietOption,
+    UnsafeOption,
+    answer,
+    command_of,
+    examples,
+    print_text,
+    progress,
     quiet_tensorflow,
     require_another_file,
-    say,
+    require_page_extra,
 )
 from .errors import ExportError
 from .load import load_samples, require_file, require_keras_file
 
-__all__ = ["inspect", "recalibrate"]
+__all__ = ["INSPECT_EXAMPLES", "RECALIBRATE_EXAMPLES", "inspect", "recalibrate"]
+
+INSPECT_EXAMPLES = examples(
+    "keras-bn inspect model.keras --data train.npz",
+    "keras-bn inspect model.keras --data train.npz --html report.html",
+)
+RECALIBRATE_EXAMPLES = examples(
+    "keras-bn recalibrate model.keras new.keras --data train.npz --batch-size 128",
+    "keras-bn recalibrate model.keras new.keras --data camera.npz --strength 0.5",
+)
 
 DataOption = Annotated[
     Path,
@@ -35,7 +49,6 @@ DataOption = Annotated[
         "or y. Preprocessed as in training.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as a JSON object.")]
 BatchSizeOption = Annotated[
     int | None,
     typer.Option(
@@ -45,12 +58,15 @@ BatchSizeOption = Annotated[
 
 
 def inspect(
+    context: typer.Context,
     model: ModelArgument,
     data: DataOption,
     html: Annotated[
         Path | None, typer.Option(metavar="OUT.html", help="Write the report as a page, too.")
     ] = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    unsafe: UnsafeOption = False,
     batch_size: BatchSizeOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -60,40 +76,47 @@ def inspect(
     restored: given targets, the loss is compared, and the number of training
     steps is evidence. Otherwise it is loaded without, and the report says
     why. The exit status is 0 whatever is found.
-
-    Example: keras-bn inspect model.keras --data train.npz --html report.html
     """
     del debug
-    require_keras_file(model)
+    require_keras_file(model, unsafe=unsafe)
     require_file(data, "FILE.npz")
     if html is not None:
         require_another_file(html, "OUT.html", (model, "MODEL.keras"), (data, "FILE.npz"))
-        _require_page_extra()
+        require_page_extra()
     arrays = load_samples(data)
-    words: list[object] = ["keras-bn", "inspect", model, "--data", data]
-    words += ["--html", html] if html else []
-    words += ["--batch-size", batch_size] if batch_size is not None else []
     from .save import replacing  # imports onnx
 
-    with replacing(html) if html is not None else contextlib.nullcontext() as temporary:
+    with (
+        progress(shown=not (as_json or quiet)) as step,
+        replacing(html) if html is not None else contextlib.nullcontext() as temporary,
+    ):
+        step("starting TensorFlow")
         with quiet_tensorflow():
             from .inspection import inspect_files
+        step(f"measuring {model} on {data}")
         inspection = inspect_files(
             model,
             data,
             arrays,
             batch_size=batch_size,
-            command=shlex.join(map(str, words)),
-            verbose=_verbosity(as_json),
+            unsafe=unsafe,
+            command=command_of(context),
+            verbose=0,
         )
         if temporary is not None:
             from .page import render_page
 
             temporary.write_text(render_page(inspection), encoding="utf-8", errors="replace")
-    say(json.dumps(inspection.to_dict(), allow_nan=False) if as_json else inspection)
+    answer(
+        inspection.to_dict,
+        lambda console: print_text(str(inspection), console),
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 def recalibrate(
+    context: typer.Context,
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT.keras", help="The file to write.")],
     data: DataOption,
@@ -123,33 +146,29 @@ def recalibrate(
         bool, typer.Option("--include-frozen", help="Layers with trainable=False, too.")
     ] = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    unsafe: UnsafeOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Give a trained model new batch-norm statistics, from data and its weights as they are.
 
     Nothing else in the model changes. OUT.keras appears whole or not at all,
     with the loss and optimizer of MODEL.keras where they can be restored.
-
-    Example: keras-bn recalibrate model.keras better.keras --data train.npz --batch-size 128
     """
     del debug
-    require_keras_file(model)
+    require_keras_file(model, unsafe=unsafe)
     require_file(data, "FILE.npz")
     require_another_file(out, "OUT.keras", (model, "MODEL.keras"), (data, "FILE.npz"))
     if out.suffix != ".keras":
         raise ExportError(f"OUT.keras must end in .keras. Received: {str(out)!r}.")
     arrays = load_samples(data)
-    words: list[object] = ["keras-bn", "recalibrate", model, out, "--data", data]
-    words += ["--variance", variance] if variance is not None else []
-    words += ["--sequential"] if sequential else []
-    words += ["--strength", strength] if strength is not None else []
-    words += ["--batch-size", batch_size] if batch_size is not None else []
-    words += ["--include-frozen"] if include_frozen else []
     from .save import replacing  # imports onnx
 
-    with replacing(out) as temporary:
+    with progress(shown=not (as_json or quiet)) as step, replacing(out) as temporary:
+        step("starting TensorFlow")
         with quiet_tensorflow():
             from .recalibration import recalibrate_file
+        step(f"estimating the statistics of {model} on {data}")
         done = recalibrate_file(
             model,
             data,
@@ -161,22 +180,13 @@ def recalibrate(
             sequential=sequential,
             include_frozen=include_frozen,
             batch_size=batch_size,
-            command=shlex.join(map(str, words)),
-            verbose=_verbosity(as_json),
+            unsafe=unsafe,
+            command=command_of(context),
+            verbose=0,
         )
-    say(json.dumps(done.to_dict(), allow_nan=False) if as_json else done)
-
-
-def _verbosity(as_json: bool) -> int:
-    """Return 1, a progress bar, where a person watches and nobody parses."""
-    return int(not as_json and sys.stdout is not None and sys.stdout.isatty())
-
-
-def _require_page_extra() -> None:
-    try:
-        import jinja2  # noqa: F401
-    except ModuleNotFoundError as e:
-        raise ExportError(
-            f"--html needs the package {e.name!r}, which is not installed. "
-            "Install the extra: pip install 'keras-bn[report]'."
-        ) from e
+    answer(
+        done.to_dict,
+        lambda console: print_text(str(done), console),
+        as_json=as_json,
+        quiet=quiet,
+    )

@@ -24,6 +24,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bn.batches import batch_size_of
+from keras_bn.methods import replaced_methods
 from keras_bn.moments import layer_moments, normalise
 from keras_bn.selection import HIDDEN
 
@@ -244,17 +245,12 @@ class ObservedModel:
     @contextlib.contextmanager
     def _intercepted(self, records: list[list[Any]], sample_weight: Any) -> Iterator[None]:
         """Give the layers their own `call` for as long as the block runs."""
-        before = [vars(layer).get("call") for layer in self.layers]
-        try:
-            for index, layer in enumerate(self.layers):
-                vars(layer)["call"] = self._call_of(index, records[index], sample_weight)
+        calls = [
+            (layer, "call", self._call_of(index, records[index], sample_weight))
+            for index, layer in enumerate(self.layers)
+        ]
+        with replaced_methods(calls):
             yield
-        finally:
-            for layer, call in zip(self.layers, before, strict=True):
-                if call is None:
-                    vars(layer).pop("call", None)
-                else:
-                    vars(layer)["call"] = call
 
     def _call_of(self, index: int, uses: list[Any], batch_weight: Any) -> Callable[..., Any]:
         layer, graph = self.layers[index], _current_graph()

@@ -38,7 +38,7 @@ def run(capfd, monkeypatch):
     from keras_bn.export.__main__ import main
 
     monkeypatch.setenv("COLUMNS", "200")
-    numbers = signal.SIGTERM, signal.SIGHUP
+    numbers = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
     before = [signal.getsignal(number) for number in numbers]
 
     def command(*words):

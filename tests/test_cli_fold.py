@@ -200,3 +200,9 @@ def test_command_needs_no_tensorflow_and_tells_a_mistake_in_one_line(path, tmp_p
     assert failed.returncode == 2
     assert failed.stderr.count("\n") == 1
     assert failed.stderr.startswith("keras-bn: IN.onnx must be a readable file. Received: ")
+
+
+def test_quiet_writes_the_file_and_no_word(path, tmp_path):
+    assert fold(path, tmp_path / "out.onnx", "--quiet") == ""
+    assert (tmp_path / "out.onnx").exists()
+    assert json.loads(fold(path, "--dry-run", "--json", "--quiet"))["path"] == str(path)

@@ -14,7 +14,7 @@ import pytest
 from commands import TOOL, assert_one_line, tool
 
 import keras_bn
-from keras_bn.export import ExportError, load, statistics_cli
+from keras_bn.export import ExportError, load
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_strength_adapts_part_of_the_way(run, trained):
     done = run(*words, "--strength", 0.25)
     report = json.loads(done.stdout)
     assert [layer["layer"] for layer in report["report"]["layers"]] == ["first", "second"]
-    assert report["command"].endswith("--sequential --strength 0.25 --batch-size 64")
+    assert report["command"].endswith("--sequential --batch-size 64 --json --strength 0.25")
     old, new = state(model), state(keras.models.load_model(folder / "new.keras"))
     expected = 0.75 * old["first/moving_variance"] + 0.25 * x.astype(float).var(0, ddof=1)
     np.testing.assert_allclose(new["first/moving_variance"], expected, rtol=1e-5)
@@ -318,11 +318,15 @@ def test_killed_recalibration_leaves_the_old_file(files_alone, number):
         assert files(files_alone) == before
 
 
-def test_progress_is_for_a_terminal_only(monkeypatch):
-    assert statistics_cli._verbosity(as_json=False) == 0
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert statistics_cli._verbosity(as_json=False) == 1
-    assert statistics_cli._verbosity(as_json=True) == 0
+def test_quiet_does_the_work_and_says_no_word(run, trained):
+    _, _, folder = trained
+    data = ["--data", folder / "data.npz", "--quiet"]
+    page, new = folder / "page.html", folder / "new.keras"
+    for words in (["inspect", "--html", page], ["recalibrate", new]):
+        done = run(words[0], folder / "model.keras", *words[1:], *data)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert page.exists()
+    assert new.exists()
 
 
 def test_compiled_model_is_loaded_with_its_steps(trained):

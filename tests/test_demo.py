@@ -1,3 +1,5 @@
+import json
+
 import onnx
 import pytest
 from commands import tool
@@ -44,3 +46,19 @@ def test_demo_files_can_be_checked_again(run, demo):
     )
     assert done.returncode == 0
     assert "360 samples" in done.stdout
+
+
+def test_demo_in_json_and_in_silence(run, tmp_path, monkeypatch):
+    from keras_bn.export import demo as showing
+
+    monkeypatch.setattr(showing, "EPOCHS", 1)  # too few: it falls short, and says so
+    monkeypatch.setattr(showing, "ACCURACY_TO_REACH", 1.0)
+    done = run("demo", "--out", tmp_path, "--json")
+    content = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, content["passed"]) == (1, "", False)
+    assert 0 < content["onnx_accuracy"] < 1
+    assert content["export"]["parity"]["passed"] is True
+    assert content["keras_bytes"] == (tmp_path / "digits_cnn.keras").stat().st_size
+    quiet = run("demo", "--out", tmp_path, "--quiet")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (1, "", "")
+    assert "should have reached 1.0" in run("demo", "--out", tmp_path).stdout

@@ -2,14 +2,17 @@
 
 import os
 import re
+import tracemalloc
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from foreign_graphs import TORCH, conv_bn, foreign, serialised
+from hostile_files import field
 
 from keras_bn.export import ExportError, fold_batch_norms
+from keras_bn.export.foreign.opening import open_model
 
 ADVICE = "Export or copy it again."
 
@@ -279,3 +282,77 @@ def test_error_names_the_file_and_is_chained(tmp_path):
     with pytest.raises(ExportError, match=re.escape(repr(str(path)))) as caught:
         fold_batch_norms(path)
     assert caught.value.__cause__ is not None
+
+
+def test_error_begins_with_whoever_opens_the_model(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"PK")
+    with pytest.raises(ExportError, match=r"^check: the model must be a whole"):
+        open_model(tmp_path / "model.onnx", where="check")
+    with pytest.raises(ExportError, match=r"^fold: the model must be a whole"):
+        open_model(tmp_path / "model.onnx")
+
+
+CALLS = """<ir_version: 8, opset_import: ["" : 17, "mine" : 1]>
+    g (float[2] x) => (float[2] y) { y = mine.f0(x) }"""
+FUNCTION = """<domain: "mine", opset_import: ["" : 17, "mine" : 1]>
+    %s (p) => (q) { %s }"""
+
+
+def calling(*bodies):
+    functions = [FUNCTION % (f"f{i}", body) for i, body in enumerate(bodies)]
+    return onnx.parser.parse_model("\n".join([CALLS, *functions]))
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        ["q = mine.f0(p)"],
+        ["q = mine.f1(p)", "q = mine.f2(p)", "q = mine.f1(p)"],
+        ["""k = Constant<value = bool {1}>() q = If(k) <
+            then_branch = a () => (float[2] r) { r = mine.f0(p) },
+            else_branch = b () => (float[2] s) { s = Relu(p) }>"""],
+    ],
+    ids=["itself", "in a circle", "in a body"],
+)  # fmt: skip
+def test_function_that_calls_itself(bodies, tmp_path):
+    assert_invalid_everywhere(calling(*bodies), tmp_path, "calls itself")
+
+
+def test_functions_may_call_each_other():
+    twice = "r = mine.f{0}(p) q = mine.f{0}(r)"
+    bodies = [twice.format(i + 1) for i in range(30)]
+    proto = calling(*bodies[:10], "q = Relu(p)")
+    assert fold_batch_norms(proto)[0] is proto
+    assert_invalid(calling(*bodies, "q = Relu(p)"), "its functions make 1,073,741,824 nodes")
+
+
+def test_range_that_would_be_huge_is_not_followed():
+    text = """g (float[2,3] x) => (float[2,3] y) {
+        a = Constant<value_int = 0>() b = Constant<value_int = 4611686018427387904>()
+        c = Constant<value_int = 1>() v = Range(a, b, c) s = ReduceMax<keepdims = 0>(v)
+        f = Cast<to = 1>(s) y = Add(x, f)
+    }"""
+    proto = foreign(text, 17, weights={})
+    assert fold_batch_norms(proto)[0] is proto
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_constant_that_is_joined_with_itself_again_and_again_is_left(dtype):
+    joined = " ".join(f"x{i + 1} = Concat<axis = 0>(x{i}, x{i})" for i in range(60))
+    text = f"""g (float[2] x) => (float[2] y) {{
+        {joined} s = ReduceMax<keepdims = 0>(x60) f = Cast<to = 1>(s) y = Add(x, f)
+    }}"""
+    proto = foreign(text, 17, weights={})
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(2, dtype), "x0"))
+    tracemalloc.start()
+    assert fold_batch_norms(proto)[0] is proto
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**29
+
+
+def test_very_many_attributes_are_refused(tmp_path):
+    path = tmp_path / "model.onnx"
+    node = field(1, b"\x2a\x00" * 1_000_001)
+    path.write_bytes(serialised(conv_bn()) + field(7, node))
+    assert_invalid(path, "over 1,000,000 nodes and attributes")

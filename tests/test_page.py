@@ -1,10 +1,11 @@
 """The page of `keras-bn inspect --html`, from reports made by hand."""
 
-import html.parser
 import re
 
 import numpy as np
 import pytest
+from browser import assert_fits, look
+from markup import EVIL, Page, assert_self_contained
 
 from keras_bn import Cause
 from keras_bn.diagnosis import Diagnosis
@@ -13,9 +14,6 @@ from keras_bn.export.page import render_page
 from keras_bn.gap import GapReport, OutputGap
 from keras_bn.layer_gap import LayerGap
 from keras_bn.shift import CovariateShiftReport, LayerShift
-
-EVIL = "<script>alert('1')</script>\"&"
-VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 def gap_report(gaps, *, diagnoses=(), losses=(None, None), unchanged=None, skipped=0):
@@ -72,34 +70,6 @@ def inspection(gap, shifts, **changes):
 
 def diagnosis(cause, *layers, evidence="seen", advice="do `this`"):
     return Diagnosis(cause, layers, evidence, advice)
-
-
-class Page(html.parser.HTMLParser):
-    """The page's elements and text; fails where a tag is not closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
 
 
 def page(*args, **kwargs):
@@ -161,26 +131,20 @@ def test_hostile_names_are_escaped_everywhere():
             command=EVIL,
         )
     )
-    parsed = Page(text)
-    assert "script" not in parsed.tags
-    assert "<script" not in text
+    assert_self_contained(text)
     assert "<code>&lt;script&gt;" in text
-    assert "}}{{ 7 * 7 }}" in parsed.text
-    assert not [name for name, _ in parsed.attributes if name.startswith("on")]
+    assert "}}{{ 7 * 7 }}" in Page(text).text
 
 
 def test_page_needs_nothing_else():
-    found = Page(text := render_page(inspection(gap_report({"bn": 1.0}), [layer_shift("bn", 1.0)])))
-    assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(found.tags)
-    assert not {name for name, _ in found.attributes} & {"src", "href", "srcset", "action"}
-    assert not re.search(r"https?:|url\(|@import", text)
-    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
-    assert "prefers-color-scheme: dark" in text
+    assert_self_contained(
+        render_page(inspection(gap_report({"bn": 1.0}), [layer_shift("bn", 1.0)]))
+    )
 
 
 def places(found, kind):
     """Return where the bars end or the marks stand, in percent."""
-    styles = [value for name, value in found.attributes if name == "style"]
+    styles = found.values("style")
     return [float(v.removeprefix(kind)[:-1]) for v in styles if v.startswith(kind)]
 
 
@@ -229,3 +193,14 @@ def test_what_was_left_out_is_said():
 def test_loss_is_shown_where_it_is_known(losses, said):
     text = page(gap_report({"bn": 0.1}, losses=losses), []).text
     assert ("0.500 → 12" in text) is said
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1200, True)])
+def test_page_fits_a_window_in_light_and_dark(tmp_path, width, dark):
+    gaps = {f"stage_{i}/a_rather_long_name_of_a_block/bn": 0.3 * i for i in range(9)}
+    found = diagnosis(Cause.MOMENTUM_TOO_HIGH, *gaps)
+    report = gap_report(gaps, diagnoses=[found], losses=(0.5, 12.0))
+    text = render_page(inspection(report, [layer_shift(name, gaps[name]) for name in gaps]))
+    seen = look(text, tmp_path, width=width, dark=dark)
+    assert_fits(seen, width, dark=dark)
+    assert seen.headings[0] == "model.keras on data.npz"

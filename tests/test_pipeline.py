@@ -11,7 +11,7 @@ from graphs import operators
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.export import ExportError, ParityError, export_onnx, pipeline
+from keras_bn.export import ExportError, ParityError, conversion, export_onnx, pipeline
 from keras_bn.export.constants import evaluate_constants
 from keras_bn.export.fold import fold
 from keras_bn.export.layout.transposes import cancel_transposes
@@ -106,7 +106,7 @@ def test_file_that_does_not_agree_is_not_written(small_model, tmp_path, monkeypa
         value.const_value = type(value.const_value)(value.const_value.exact * 1.01, value.dtype)
         return folded, report
 
-    monkeypatch.setattr(pipeline, "fold", broken)
+    monkeypatch.setattr(conversion, "fold", broken)
     target = tmp_path / "model.onnx"
     target.write_text("old")
     with pytest.raises(ParityError, match="DIFFERS: output 'dense_bn'") as caught:
@@ -119,7 +119,7 @@ def test_file_that_does_not_agree_is_not_written(small_model, tmp_path, monkeypa
 
 
 def test_unusable_target_is_refused_before_any_work(small_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "trace", lambda model: pytest.fail("traced"))
+    monkeypatch.setattr(conversion, "trace", lambda model: pytest.fail("traced"))
     with pytest.raises(ExportError, match="existing, writable folder"):
         export_onnx(small_model, tmp_path / "no" / "model.onnx")
 

@@ -12,6 +12,7 @@ from foreign_graphs import conv_bn, foreign, outputs, serialised
 from tolerances import assert_close
 
 from keras_bn.export import ExportError, fold_batch_norms
+from keras_bn.export.foreign.opening import open_model
 
 
 def save(proto, folder, size=0):
@@ -113,6 +114,15 @@ def test_link_out_of_the_folder(tmp_path, monkeypatch):
 def test_second_name_of_a_file_elsewhere(path, tmp_path):
     os.link(tmp_path / "weights.bin", tmp_path / "again.bin")
     assert_refused(path, "ordinary file with one name")
+
+
+def test_error_begins_with_whoever_opens_the_model(path, tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    with pytest.raises(ExportError, match=r"^check: the file of a weight must hold"):
+        open_model(path, where="check")
+    edit(path, "w", location="../weights.bin")
+    with pytest.raises(ExportError, match=r"^check: the files of an ONNX model's weights"):
+        open_model(path, where="check")
 
 
 def test_missing_file(path, tmp_path):

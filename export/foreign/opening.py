@@ -22,6 +22,7 @@ from ..errors import ExportError, one_line
 from ..load import require_file
 from ..save import LARGEST_FILE
 from ..shapes import captured_logs
+from .origin import Origin
 from .soundness import invalid_model, require_sound, require_unique_names
 from .weight_files import external_tensors
 
@@ -37,31 +38,35 @@ class Opened:
     Attributes:
         model: The model, but for what is lost.
         lost: What is in the given one and not here, in words.
-        source: What it came from, in words.
+        source: What it came from.
     """
 
     model: ir.Model
     lost: tuple[str, ...]
-    source: str
+    source: Origin
 
 
-def open_model(model: onnx.ModelProto | ir.Model | str | os.PathLike[str]) -> Opened:
+def open_model(
+    model: onnx.ModelProto | ir.Model | str | os.PathLike[str], *, where: str = "fold"
+) -> Opened:
     """Open a model and see that it is sound.
 
     Args:
         model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`; stays unchanged.
+        where: The command or function that opens it, for the errors.
 
     Raises:
         TypeError: If it is something else.
         ExportError: If it cannot be read, is no ONNX model, or is not sound.
     """
     if isinstance(model, ir.Model):
-        opened = Opened(model, (), "an onnx_ir.Model")
+        opened = Opened(model, (), Origin("an onnx_ir.Model", where))
     elif isinstance(model, onnx.ModelProto):
-        opened = _from_proto(model, "an onnx.ModelProto", None)
+        opened = _from_proto(model, Origin("an onnx.ModelProto", where), None)
     elif isinstance(model, str | os.PathLike):
         path = Path(model)
-        opened = _from_proto(_read(path), repr(str(path)), path.absolute().parent)
+        source = Origin(repr(str(path)), where)
+        opened = _from_proto(_read(path, source), source, path.absolute().parent)
     else:
         raise TypeError(
             "fold_batch_norms: `model` must be a path, an onnx.ModelProto or an onnx_ir.Model. "
@@ -71,9 +76,8 @@ def open_model(model: onnx.ModelProto | ir.Model | str | os.PathLike[str]) -> Op
     return opened
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _read(path: Path, source: Origin) -> onnx.ModelProto:
     require_file(path, "The ONNX model")
-    source = repr(str(path))
     try:
         size = path.stat().st_size
         if not 0 < size <= LARGEST_FILE:
@@ -86,7 +90,7 @@ def _read(path: Path) -> onnx.ModelProto:
         raise invalid_model(source, "it is truncated, or no ONNX file") from e
 
 
-def _from_proto(proto: onnx.ModelProto, source: str, folder: Path | None) -> Opened:
+def _from_proto(proto: onnx.ModelProto, source: Origin, folder: Path | None) -> Opened:
     if not proto.HasField("graph"):
         raise invalid_model(source, "it holds no graph")
     require_unique_names(proto, source)
@@ -100,8 +104,9 @@ def _from_proto(proto: onnx.ModelProto, source: str, folder: Path | None) -> Ope
     external = external_tensors(model)
     if external and folder is None:
         raise ExportError(
-            "fold: the weights of an onnx.ModelProto must be in it. Received: one with weights in "
-            f"{os.fspath(external[0].location)!r}. Pass the file's path, or load it with its data."
+            f"{source.where}: the weights of an onnx.ModelProto must be in it. "
+            f"Received: one with weights in {os.fspath(external[0].location)!r}. "
+            "Pass the file's path, or load it with its data."
         )
     for tensor in external:
         tensor.base_dir = str(folder)

@@ -1,17 +1,21 @@
 """Whether a graph can be relied on, before anything is computed with it.
 
-It can if each tensor has one name and is made once, before it is read, and if each constant holds
-as many elements as its shape says. `onnx.checker` looks at more, but needs the whole model as bytes
-once more; what else may be wrong with a graph is asked of it only when folding fails.
+It can if each tensor has one name and is made once, before it is read, if no function calls itself,
+and if each constant holds as many elements as its shape says. `onnx.checker` looks at more, but
+needs the whole model as bytes once more; what else may be wrong with a graph is asked of it only
+when folding fails.
 """
 
 import math
+from collections import Counter
 
 import onnx
 import onnx_ir as ir
 
 from ..body_constants import bodies_of
 from ..errors import ExportError
+from .calls import why_too_many
+from .origin import Origin
 from .weight_files import require_inside, tensors_of
 
 __all__ = ["invalid_model", "require_sound", "require_unique_names"]
@@ -25,28 +29,29 @@ FIELDS = {
     ir.DataType.UINT32: "uint64_data",
     ir.DataType.UINT64: "uint64_data",
 }
+MOST_PARTS = 1_000_000  # each takes a hundred times the two bytes that it may have in the file
 COMPLEX = frozenset({ir.DataType.COMPLEX128, ir.DataType.COMPLEX64})
 
 
-def invalid_model(source: str, why: str) -> ExportError:
+def invalid_model(source: Origin, why: str) -> ExportError:
     """Return the error for a model that is broken.
 
     Args:
-        source: What it came from, in words.
+        source: What it came from.
         why: What is wrong with it.
     """
     return ExportError(
-        f"fold: the model must be a whole and valid ONNX model. Received: {source}: {why}. "
-        "Export or copy it again."
+        f"{source.where}: the model must be a whole and valid ONNX model. "
+        f"Received: {source}: {why}. Export or copy it again."
     )
 
 
-def require_sound(model: ir.Model, source: str, *, complete: bool = True) -> None:
+def require_sound(model: ir.Model, source: Origin, *, complete: bool = True) -> None:
     """Raise unless a model is sorted, names are unique, and constants are as large as they say.
 
     Args:
         model: The model.
-        source: What it came from, in words.
+        source: What it came from.
         complete: False if some tensors are known to be missing.
 
     Raises:
@@ -54,6 +59,9 @@ def require_sound(model: ir.Model, source: str, *, complete: bool = True) -> Non
     """
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         _require_sorted(graph, set(), source, complete)
+    why = why_too_many(model)
+    if why:
+        raise invalid_model(source, why)
     for name, tensor in tensors_of(model):
         why = _mismatch(tensor)
         if why:
@@ -62,7 +70,7 @@ def require_sound(model: ir.Model, source: str, *, complete: bool = True) -> Non
             require_inside(tensor, name, source)
 
 
-def _require_sorted(graph: ir.Graph, made: set[ir.Value], source: str, complete: bool) -> None:
+def _require_sorted(graph: ir.Graph, made: set[ir.Value], source: Origin, complete: bool) -> None:
     """Follow a graph in its order; `made` are the tensors that there are, here and around it."""
     names: set[str] = set()
 
@@ -93,7 +101,7 @@ def _require_sorted(graph: ir.Graph, made: set[ir.Value], source: str, complete:
             raise invalid_model(source, f"nothing makes the output {output.name!r}")
 
 
-def _require_text(source: str, *names: object) -> None:
+def _require_text(source: Origin, *names: object) -> None:
     """Raise if a name is no text: protobuf gives bytes where a string is not UTF-8."""
     for name in names:
         if not isinstance(name, str | None):
@@ -131,23 +139,26 @@ def _payload(proto: onnx.TensorProto, dtype: ir.DataType, size: int) -> tuple[in
     return len(getattr(proto, FIELDS.get(dtype, "int32_data"))), elements, "elements"
 
 
-def require_unique_names(proto: onnx.ModelProto, source: str) -> None:
+def require_unique_names(proto: onnx.ModelProto, source: Origin) -> None:
     """Raise if a graph names two inputs, or two initializers, alike: onnx_ir would merge them.
 
     Raises:
-        ExportError: If a name is there twice.
+        ExportError: If a name is there twice, or if there are very many nodes and attributes.
     """
-    graphs = [proto.graph]
+    graphs, parts = [proto.graph], 0
     while graphs:
         graph = graphs.pop()
         for values in (graph.input, graph.initializer):
-            names = [value.name for value in values]
-            if len(names) != len(set(names)):
-                twice = next(name for i, name in enumerate(names) if name in names[:i])
-                raise invalid_model(source, f"two tensors are called {twice!r}")
-            if "" in names:
+            counts = Counter(value.name for value in values)
+            if "" in counts:
                 raise invalid_model(source, "a tensor has no name")
+            name, times = counts.most_common(1)[0] if counts else ("", 0)
+            if times > 1:
+                raise invalid_model(source, f"two tensors are called {name!r}")
         for node in graph.node:
+            parts += 1 + len(node.attribute)
+            if parts > MOST_PARTS:
+                raise invalid_model(source, f"it has over {MOST_PARTS:,} nodes and attributes")
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     graphs.append(attribute.g)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ..body_constants import bodies_of
 from ..errors import ExportError
+from .origin import Origin
 
 __all__ = ["external_tensors", "read_small", "require_inside", "tensors_of"]
 
@@ -54,13 +55,13 @@ def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
     return [tensor for _, tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)]
 
 
-def require_inside(tensor: ir.ExternalTensor, name: str, source: str) -> None:
+def require_inside(tensor: ir.ExternalTensor, name: str, source: Origin) -> None:
     """Raise unless a weight lies inside the model's folder, in a file that is long enough.
 
     Args:
         tensor: The weight; its `base_dir` is the model's folder.
         name: The weight's name.
-        source: What the model came from, in words.
+        source: What the model came from.
 
     Raises:
         ExportError: If its location is absolute or leads outside, by `..` or by a link.
@@ -85,7 +86,7 @@ def require_inside(tensor: ir.ExternalTensor, name: str, source: str) -> None:
     offset, length, size = tensor.offset or 0, tensor.length, _nbytes(tensor)
     if length not in (None, size) or offset < 0 or offset + size > found.st_size:
         raise ExportError(
-            "fold: the file of a weight must hold its bytes, at its offset. "
+            f"{source.where}: the file of a weight must hold its bytes, at its offset. "
             f"Received: {source}: {name!r} of {size:,} bytes, given length={length} and "
             f"offset={offset} in {location!r} of {found.st_size:,} bytes. "
             "Copy the model again with all its files."
@@ -96,9 +97,9 @@ def _nbytes(tensor: ir.ExternalTensor) -> int:
     return math.ceil(math.prod(tensor.shape.numpy()) * tensor.dtype.bitwidth / 8)
 
 
-def _outside(name: str, location: str, source: str, why: str) -> ExportError:
+def _outside(name: str, location: str, source: Origin, why: str) -> ExportError:
     return ExportError(
-        "fold: the files of an ONNX model's weights must be in its own folder. "
+        f"{source.where}: the files of an ONNX model's weights must be in its own folder. "
         f"Received: {source}: {name!r} in {location!r}: {why}. "
         "Put them beside the model, and save it with their relative paths."
     )

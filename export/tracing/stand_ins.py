@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_bn.methods import replaced_methods
 from keras_bn.observe import is_in_vectorized_map
 
 from .feedforward import feedforward_method
@@ -32,21 +33,14 @@ def stand_ins(model: keras.Model) -> Iterator[None]:
     Args:
         model: The model about to be traced, in this thread.
     """
-    replaced: list[tuple[Any, str, Any]] = []
-    try:
-        for layer in model._flatten_layers():
-            found = feedforward_method(layer) or recurrent_method(layer)
-            if found is not None:
-                name, method = found
-                replaced.append((layer, name, vars(layer).get(name)))
-                vars(layer)[name] = _in_this_thread(method, getattr(layer, name))
+    replaced = []
+    for layer in {id(layer): layer for layer in model._flatten_layers()}.values():
+        found = feedforward_method(layer) or recurrent_method(layer)
+        if found is not None:
+            name, method = found
+            replaced.append((layer, name, _in_this_thread(method, getattr(layer, name))))
+    with replaced_methods(replaced):
         yield
-    finally:
-        for layer, name, before in replaced:
-            if before is None:
-                vars(layer).pop(name, None)
-            else:
-                vars(layer)[name] = before
 
 
 def _in_this_thread(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:

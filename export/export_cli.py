@@ -1,0 +1,179 @@
+"""`keras-bn export`: a Keras model becomes an ONNX file with its batch norms folded, and proven."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import (
+    DebugOption,
+    JsonOption,
+    ModelArgument,
+    QuietOption,
+    UnsafeOption,
+    answer,
+    command_of,
+    examples,
+    progress,
+    quiet_tensorflow,
+    require_another_file,
+)
+from .errors import ExportError, ParityError
+from .load import load_keras_model, require_keras_file
+from .proof import (
+    PageOption,
+    PrecisionOption,
+    PreprocessOption,
+    SamplesOption,
+    named_samples,
+    replacing_page,
+    samples_from,
+    write_parity_page,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .report import ExportReport
+
+__all__ = ["EXAMPLES", "export"]
+
+EXAMPLES = examples(
+    "keras-bn export model.keras model.onnx",
+    "keras-bn export model.keras model.onnx --input samples.npz",
+    "keras-bn export model.keras model.onnx --precision float16",
+    "keras-bn export model.keras model.onnx --inputs-as-nchw image --opset 17",
+    "keras-bn export model.keras model.onnx --no-check --quiet",
+)
+
+
+def export(
+    context: typer.Context,
+    model: ModelArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    samples: SamplesOption = None,
+    preprocess: PreprocessOption = None,
+    opset: Annotated[
+        int, typer.Option(metavar="N", help="Version of ONNX's operators, 13 to 18.")
+    ] = 18,
+    precision: PrecisionOption = "keep",
+    inputs_as_nchw: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="An input with its channels at axis 1; repeatable.",
+            show_default="none",
+        ),
+    ] = None,
+    outputs_as_nchw: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="An output with its channels at axis 1; repeatable.",
+            show_default="none",
+        ),
+    ] = None,
+    external_data: Annotated[
+        bool | None,
+        typer.Option(
+            help="Weights in a file of their own.",
+            show_default="where one cannot hold them",
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Prove that ONNX Runtime agrees with Keras.")] = True,
+    html: PageOption = None,
+    unsafe: UnsafeOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Export a Keras model to ONNX with its batch norms folded, and prove that the two agree.
+
+    OUT.onnx appears whole or not at all; if they differ it is not written, nor is a page, and the
+    exit status is 1.
+    """
+    del debug
+    require_keras_file(model, unsafe=unsafe)
+    require_another_file(out, "OUT.onnx", (model, "MODEL.keras"), *named_samples(samples))
+    if html is not None and not check:
+        raise ExportError("--html must be left out with --no-check. Received: both. It is a proof.")
+    given = samples_from(samples, preprocess)
+    try:
+        with (
+            progress(shown=not (as_json or quiet)) as step,
+            replacing_page(
+                html, (model, "MODEL.keras"), (out, "OUT.onnx"), *named_samples(samples)
+            ) as page,
+        ):
+            step("starting TensorFlow")
+            with quiet_tensorflow():
+                from .pipeline import export_onnx
+            step(f"loading {model}")
+            loaded = load_keras_model(model, unsafe=unsafe)
+            arrays, notes = given(loaded)
+            step(f"exporting {model}")
+            report = export_onnx(
+                loaded,
+                out,
+                inputs=arrays,
+                opset=opset,
+                precision=precision,  # type: ignore[arg-type]  # it refuses any other word
+                inputs_as_nchw=inputs_as_nchw or (),
+                outputs_as_nchw=outputs_as_nchw or (),
+                external_data=external_data,
+                check=check,
+            )
+            report = _with_notes(report, notes)
+            if page is not None and report.parity is not None:
+                step("measuring latencies for the page")
+                command = command_of(context)
+                write_parity_page(
+                    page, report.parity, loaded, source=model, file=out, command=command
+                )
+    except ParityError as e:
+        _answer_differs(e, out, as_json=as_json, quiet=quiet)
+        raise
+    answer(
+        lambda: {"written": True, "passed": _passed(report), **report.to_dict()},
+        lambda console: _print(report, console),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _with_notes(report: "ExportReport", notes: tuple[str, ...]) -> "ExportReport":
+    if report.parity is None:
+        return report
+    parity = dataclasses.replace(report.parity, notes=(*notes, *report.parity.notes))
+    return dataclasses.replace(report, parity=parity)
+
+
+def _passed(report: "ExportReport") -> bool | None:
+    return None if report.parity is None else report.parity.passed
+
+
+def _answer_differs(error: ParityError, out: Path, **how: Any) -> None:
+    from .parity.terminal import print_parity
+
+    answer(
+        lambda: {
+            "written": False,
+            "passed": False,
+            "path": str(out),
+            "parity": error.report.to_dict(),
+        },
+        lambda console: print_parity(error.report, console),
+        **how,
+    )
+
+
+def _print(report: "ExportReport", console: "Console") -> None:
+    from .console import print_text
+    from .parity.terminal import print_parity
+
+    if report.parity is None:
+        print_text(str(report), console)
+        return
+    print_text(str(report).removesuffix(str(report.parity)), console)
+    print_parity(report.parity, console)

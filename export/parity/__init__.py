@@ -1,0 +1,1 @@
+"""ONNX Runtime against Keras, both measured against Keras in float64."""

@@ -1,0 +1,125 @@
+"""Keras model + ONNX file -> whether the file computes what the model does, and if not, where.
+
+Keras runs in its own precision and in float64 (`truth.py`, `expected.py`), on given or drawn inputs
+(`samples.py`, `distributions.py`); ONNX Runtime runs the file with its optimisations off, so that
+its own folding does not hide ours, and at their default (`runners.py`). `rule.py` judges.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..foreign.opening import open_model
+from ..inspection import versions
+from ..load import require_file
+from ..precision.choice import require_precision
+from ..signature import signature_of
+from .batch_size import largest_batch
+from .expected import expected_of, judge
+from .explain import explain as explain_difference
+from .options import require_options
+from .report import OutputParity, ParityReport
+from .runners import CPU, require_providers
+from .samples import draw, split
+
+__all__ = ["check_parity"]
+
+
+def check_parity(
+    model: keras.Model,
+    onnx_path: str | os.PathLike[str],
+    *,
+    inputs: np.ndarray | dict[str, np.ndarray] | None = None,
+    input_signature: Any = None,
+    precision: str = "keep",
+    seed: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    providers: Sequence[str] = (CPU,),
+    explain: bool | None = True,
+) -> ParityReport:
+    """Measure whether an ONNX file computes what a Keras model computes in inference.
+
+    Args:
+        model: A Keras model; its state stays as it is.
+        onnx_path: The ONNX file; inputs and outputs as in `model`.
+        inputs: Samples, shape (N, ...): an array for a model with one input, or a dict by input
+            name (other names are ignored). None draws them; see `samples.py`.
+        input_signature: As for `export_onnx`.
+        precision: What the file was exported with, as for `export_onnx`: a "float16" file is
+            allowed the errors of float16.
+        seed: Seed of the draws, at least 0.
+        ranges: Smallest and largest value to draw for some inputs, by name. The others' are taken
+            from the layers that read them; see `distributions.py`.
+        providers: ONNX Runtime's execution providers to run the file on, by name.
+        explain: Whether to compare the stages of a fresh export and the output of every layer too,
+            which finds faults that no output shows, and takes two to four times as long. None does
+            only where an output differs.
+
+    Returns:
+        The errors of every output and the verdict; where it differs, the stage and the layer. While
+        this runs, the model computes in float64 at times: call it in no other thread.
+
+    Raises:
+        ExportError: If an option has a value that it cannot have.
+        ExportError: If the file cannot be run, or its inputs or outputs are not the model's.
+        ExportError: If `inputs` do not fit the model, or Keras cannot run on them.
+        ExportError: If an output of Keras has no finite value, so that there is nothing to compare.
+    """
+    require_precision("check", precision)
+    require_providers(providers)
+    require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
+    path = Path(onnx_path)
+    require_file(path, "MODEL.onnx")
+    open_model(path, where="check")
+    signature = signature_of(model, input_signature)
+    drawn: dict[str, str] = {}
+    notes: list[str] = []
+    if inputs is None:
+        batches, drawn, notes = draw(
+            model, signature, seed=seed, ranges=ranges, precision=precision
+        )
+    else:
+        largest = functools.partial(largest_batch, model, signature)
+        batches = list(split(inputs, signature.specs, largest))
+    expected = expected_of(model, signature, batches, precision)
+    outputs = [row for name in providers for row in judge(path, expected, name)]
+    report = ParityReport(
+        str(model.name),
+        str(path),
+        int(seed) if inputs is None else None,
+        sum(len(batch.arrays[0]) if batch.arrays[0].ndim else 1 for batch in batches),
+        drawn,
+        tuple(outputs),
+        notes=(*notes, *expected.notes),
+        versions=versions(),
+    )
+    if explain is False or (explain is None and report.passed):
+        return report
+    found = explain_difference(
+        model,
+        signature,
+        path,
+        expected,
+        [row for row in outputs if row.provider == _doubtful(outputs)],
+        input_signature=input_signature,
+        inputs=inputs,
+        precision=precision,
+    )
+    return dataclasses.replace(
+        report,
+        stages=found.stages,
+        layers=found.layers,
+        fault=found.fault,
+        notes=(*report.notes, *found.notes),
+    )
+
+
+def _doubtful(outputs: Sequence[OutputParity]) -> str:
+    """Return the first execution provider on which an output differs; the first one if none."""
+    return next((row.provider for row in outputs if not row.passed), outputs[0].provider)

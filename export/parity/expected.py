@@ -1,0 +1,190 @@
+"""What Keras makes of each kind of inputs: in float64, the truth, and in its own precision.
+
+Where Keras runs over and float64 does not, such as in exp(100), the file is to do as Keras does.
+Where the model cannot run in float64, the truth is Keras in its own precision, whose error is then
+unknown. `Case.reference` says so.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..errors import ExportError, one_line
+from ..signature import Signature
+from .measure import errors_of, scale_of
+from .report import OutputParity
+from .rounding import run_rounded
+from .rule import MULTIPLE, TRUTHS, compare
+from .runners import CPU, LEVELS, OnnxRuntime, Samples, in_keras, run_batches
+from .samples import Batch, cannot_run
+from .truth import Float64Weights
+
+__all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One kind of inputs, and what Keras makes of them.
+
+    Attributes:
+        name: The kind.
+        batches: The inputs.
+        own: The outputs in the model's own precision, all batches joined.
+        truth: Likewise the true ones.
+        reference: One of `TRUTHS`, or why the truth had to be `own`.
+        rounded: Returns a few sets of outputs that rounding at random gives.
+    """
+
+    name: str
+    batches: list[Samples]
+    own: Samples
+    truth: Samples
+    reference: str
+    rounded: Callable[[], list[Samples]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """All kinds of inputs.
+
+    Attributes:
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        cases: An entry for each kind.
+        epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
+    """
+
+    inputs: list[str]
+    outputs: list[str]
+    cases: list[Case]
+    epsilon: float
+
+    @property
+    def notes(self) -> list[str]:
+        """What the truth says about the model."""
+        limit, notes = float(np.sqrt(self.epsilon)), []
+        for case in self.cases:
+            for name, truth, own in zip(self.outputs, case.truth, case.own, strict=True):
+                error = errors_of(truth, own, scale_of(truth)).max
+                if case.reference in TRUTHS and error > limit:
+                    notes.append(
+                        f"output {name!r} on {case.name} inputs: Keras itself misses float64 by "
+                        f"{error:.1e}, so that small faults cannot be seen there"
+                    )
+        return notes
+
+
+def expected_of(
+    model: keras.Model, signature: Signature, batches: list[Batch], precision: str
+) -> Expected:
+    """Run Keras on all batches.
+
+    Args:
+        model: The model; its state stays as it is.
+        signature: What it is called with.
+        batches: The inputs.
+        precision: "keep", or what a file computes in.
+
+    Raises:
+        ExportError: If Keras cannot run on a batch, or no value of an output is finite.
+    """
+    run, names = in_keras(model, signature)
+    weights = Float64Weights(model)
+    wide, _ = in_keras(model, signature, weights)
+    epsilon = epsilon_of(model) if precision == "keep" else float(np.finfo(precision).eps)
+    cases = []
+    for kind in dict.fromkeys(batch.case for batch in batches):
+        arrays = [batch.arrays for batch in batches if batch.case == kind]
+        try:
+            own = run_batches(run, arrays)
+        except Exception as e:  # running a model runs the code of every layer
+            raise cannot_run([array.shape for array in arrays[0]], e) from e
+        truth, reference = _truth(wide, arrays, own)
+        for name, values in zip(names, truth, strict=True):
+            if values.size == 0 or not np.isfinite(values).any():
+                raise ExportError(
+                    f"check: output {name!r} of the Keras model must have finite values to "
+                    f"compare. Received: {values.size} values, none finite, on {kind} inputs. "
+                    "Give other samples, or mend the model."
+                )
+        rounded = functools.partial(run_rounded, model, signature, arrays, MULTIPLE * epsilon)
+        cases.append(Case(kind, arrays, own, truth, reference, functools.cache(rounded)))
+    return Expected([spec.name for spec in signature.specs], names, cases, epsilon)
+
+
+def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
+    """Return the outputs in float64 and which of `TRUTHS`, or Keras's own and why they must do."""
+    try:
+        truth = run_batches(run, batches)
+    except Exception as e:  # running a model runs the code of every layer
+        return own, f"Keras itself; it cannot run in float64: {one_line(e)}"
+    for wide, narrow in zip(truth, own, strict=True):
+        if wide.dtype.kind == "f" and wide.dtype != np.float64:
+            return own, f"Keras itself; in float64 it still gives {wide.dtype.name}"
+        if wide.shape != narrow.shape:
+            return own, "Keras itself; in float64 its outputs have other shapes"
+        if (np.isfinite(narrow) & ~np.isfinite(wide)).any():
+            return own, "Keras itself; in float64 it is not finite where it is"
+    followed = _following(truth, own)
+    same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(truth, followed, strict=True))
+    return followed, TRUTHS[0 if same else 1]
+
+
+def _following(values: Samples, own: Samples) -> Samples:
+    """Return values with those of Keras itself wherever these are not finite."""
+    pairs = zip(values, own, strict=True)
+    return [np.where(np.isfinite(narrow), wide, narrow) for wide, narrow in pairs]
+
+
+def epsilon_of(model: keras.Model) -> float:
+    """Return the spacing at 1 of the coarsest dtype that a model computes in."""
+    dtypes = {layer.compute_dtype for layer in model._flatten_layers()} | {"float32"}
+    known = [dtype for dtype in dtypes if dtype and keras.backend.is_float_dtype(dtype)]
+    return max(2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps) for dtype in known)
+
+
+def judge(path: Any, expected: Expected, provider: str = CPU) -> tuple[OutputParity, ...]:
+    """Compare a file with what is expected of it.
+
+    Args:
+        path: The file.
+        expected: What Keras makes of the inputs.
+        provider: ONNX Runtime's execution provider.
+
+    Returns:
+        An entry for each kind of inputs and each output.
+
+    Raises:
+        ExportError: If it cannot be loaded or run, or has other inputs or outputs.
+    """
+    found = []
+    for level in LEVELS:
+        runtime = OnnxRuntime(path, level, provider)
+        runtime.require_interface(expected.inputs, expected.outputs)
+        run = runtime.runner(expected.inputs, expected.outputs)
+        found.append([run_batches(run, case.batches) for case in expected.cases])
+        del run, runtime  # one session's memory at a time
+    return tuple(
+        compare(
+            name,
+            case.name,
+            provider,
+            case.reference,
+            truth=case.truth[i],
+            own=case.own[i],
+            plain=plain[i],
+            optimised=optimised[i],
+            epsilon=expected.epsilon,
+            rounded=functools.partial(_rounded, case, i),
+        )
+        for case, plain, optimised in zip(expected.cases, *found, strict=True)
+        for i, name in enumerate(expected.outputs)
+    )
+
+
+def _rounded(case: Case, output: int) -> list[np.ndarray]:
+    return [_following(outputs, case.own)[output] for outputs in case.rounded()]

@@ -1,0 +1,317 @@
+"""Why a file does not agree: which stage of the export, which layer.
+
+The model is exported anew and the graph behind each stage compared with the truth: Keras, unfolded
+ONNX, folded ONNX. The first that differs names the stage. If all agree, the file is no export of
+the model as it is; if that agrees too with ONNX Runtime's optimisations off, those are at fault.
+The graph of that stage, or the file, is then searched for the layer (`localise.py`).
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from keras_bn import __version__
+
+from ..conversion import Converted, convert
+from ..errors import ExportError
+from ..folding.report import FoldReport
+from ..save import scratch_folder, write
+from ..signature import Signature
+from ..tracing.trace import DEFAULT_OPSET, OPSETS
+from .expected import Case, Expected, judge
+from .localise import Layers, compare_layers
+from .report import Fault, LayerParity, OutputParity, Stage, StageParity
+from .rule import FLOAT64
+from .runners import CHANNELS_SECOND, Samples
+from .samples import samples_of
+from .stored import fault_of_weights
+
+__all__ = ["Explanation", "explain"]
+
+STAGES: dict[Stage, str] = {
+    "tracing": "Tracing is at fault: the graph that TensorFlow's operators become differs already",
+    "layout": "Simplifying or layout is at fault: the graph agrees before and differs behind them",
+    "folding": "Folding is at fault: the graph agrees unfolded and differs folded",
+    "precision": "The precision is at fault: the graph agrees before its values become float16",
+    "file": "The file is at fault: a fresh export of this model agrees, so it was changed, or "
+    "comes from other weights, another model or another tool",
+    "optimiser": "ONNX Runtime's optimisations are at fault: without them the file agrees",
+}
+LAYER_SAMPLES = 2
+HEAVY = 2**24  # bytes
+LIKE_BEFORE = ("file", "precision")  # whose tensors have the names of those in the graph before
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What was found.
+
+    Attributes:
+        stages: The stages of a fresh export, then the file.
+        layers: The layers in the file, or in the graph of the stage that is at fault.
+        fault: None if the file agrees.
+        notes: What could not be looked at.
+    """
+
+    stages: tuple[StageParity, ...]
+    layers: tuple[LayerParity, ...]
+    fault: Fault | None
+    notes: tuple[str, ...]
+
+
+def explain(
+    model: keras.Model,
+    signature: Signature,
+    path: Path,
+    expected: Expected,
+    outputs: Sequence[OutputParity],
+    *,
+    input_signature: Any,
+    inputs: Any,
+    precision: Any,
+) -> Explanation:
+    """Compare the stages of a fresh export, and the layers of the first graph that differs.
+
+    Args:
+        model: The model.
+        signature: What it is called with.
+        path: The file.
+        expected: What Keras makes of the inputs.
+        outputs: How the file compares, on one execution provider.
+        input_signature: As for `export_onnx`.
+        inputs: Given samples; None if they were drawn.
+        precision: As for `export_onnx`.
+    """
+    wrong = [row for row in outputs if not row.passed]
+    kinds = {row.case for row in wrong} or {expected.cases[0].name}
+    looked_at = dataclasses.replace(
+        expected, cases=[case for case in expected.cases if case.name in kinds]
+    )
+    in_file = [row for row in outputs if row.case in kinds]
+    notes: list[str] = []
+    graphs: list[_Graph] = []
+    layers, complete = Layers((), ()), False
+    metadata = _metadata(path)
+    made = metadata.get("keras_bn.precision", precision)
+    if wrong and made != precision:
+        notes.append(
+            f"the file says that it was exported with precision={made!r}, and was judged by "
+            f"{precision!r}; give the one that it is to have"
+        )
+    second = {key: metadata[key] for key in CHANNELS_SECOND if key in metadata}
+    with scratch_folder() as folder:
+        try:
+            for converted in _exported(model, path, input_signature, inputs, precision, second):
+                target = folder / f"{converted.stage}.onnx"
+                as_traced = converted.stage == "tracing"  # channels last, whatever the file has
+                names = {} if as_traced else second
+                write(converted.graph, target, external_data=True, metadata=names)
+                rows = judge(target, looked_at, outputs[0].provider)
+                stage = _stage(converted.stage, rows, plain=True)
+                graphs.append(_Graph(stage, target, converted.fold))
+                del converted  # several graphs at once would be several times the weights
+            complete = True
+        except ExportError as e:
+            notes.append(f"the stages could not be compared: {e}")
+        fold = graphs[-1].fold if graphs else FoldReport((), ())
+        graphs.append(_Graph(_stage("file", in_file, plain=True), path, fold))
+        at = len(graphs) - 1
+        if wrong:  # else the file is right, whatever has become of the export since
+            at = next((i for i, graph in enumerate(graphs) if not graph.stage.passed), at)
+        # The file is like the last of all stages, and like no other.
+        before = graphs[at - 1] if at and (complete or at < len(graphs) - 1) else None
+        try:
+            graph = dataclasses.replace(graphs[at], path=_light(graphs[at].path, folder))
+            layers = _compared(model, signature, looked_at, wrong, graph, before)
+        except ExportError as e:
+            notes.append(f"the layers could not be compared: {e}")
+        fault = None
+        agreeing = complete and all(graph.stage.passed for graph in graphs)
+        if agreeing and _is_of_this_version(path):
+            fault = fault_of_weights(model, path, graphs[-2].path, STAGES["file"])
+    stages = [*(graph.stage for graph in graphs), _stage("optimiser", in_file, plain=False)]
+    failed = [stage.stage for stage in stages if not stage.passed]
+    if failed and not wrong:
+        notes.append(f"the file agrees, but a fresh export by these versions differs: {failed[0]}")
+    if wrong or layers.first:
+        overflown = precision != "keep" and any(np.isinf(row.onnx) for row in layers.first)
+        unnamed: Stage = "precision" if overflown else "file"
+        at_fault = failed[0] if wrong and failed else unnamed
+        fault = _fault(at_fault, layers, [row.name for row in wrong], graphs[at].fold)
+    return Explanation(tuple(stages), layers.rows, fault, tuple(notes))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Graph:
+    """A graph that a stage made, or the file, and what was folded in it."""
+
+    stage: StageParity
+    path: Path
+    fold: FoldReport
+
+    @property
+    def moved(self) -> set[str]:
+        """Operators that a batch norm was moved through, or so went into: they are rescaled."""
+        rows = [row for row in self.fold.folds if row.through]
+        return {node for row in rows for node in (*row.into, *row.through)}
+
+
+def _light(path: Path, folder: Path) -> Path:
+    """Return a file of the same graph whose weights are apart, so that they stay on the disk."""
+    if path.parent == folder or path.stat().st_size < HEAVY:
+        return path
+    light = folder / "file.onnx"
+    write(ir.load(path), light, external_data=True)
+    return light
+
+
+def _compared(
+    model: keras.Model,
+    signature: Signature,
+    expected: Expected,
+    wrong: list[OutputParity],
+    graph: _Graph,
+    before: _Graph | None,
+) -> Layers:
+    """Compare the layers of a graph, by the one before it where that has the same tensors."""
+    references = {case.reference for case in expected.cases}
+    if references != {FLOAT64}:
+        raise ExportError(f"the truth is not float64: {' and '.join(sorted(references))}")
+    alike = before is not None and before.stage.passed and graph.stage.stage in LIKE_BEFORE
+    return compare_layers(
+        model,
+        signature,
+        graph.path,
+        _worst_samples(expected, wrong, signature),
+        expected.epsilon,
+        divisible=_is_batch_free(signature),
+        wrong_outputs={row.name for row in wrong},
+        right=before.path if before is not None and alike else None,
+        trusted=graph.stage.stage == "file" and _is_of_this_version(graph.path),
+        moved=graph.moved,
+    )
+
+
+def _exported(
+    model: keras.Model,
+    path: Path,
+    input_signature: Any,
+    inputs: Any,
+    precision: Any,
+    second: dict[str, str],
+) -> Iterator[Converted]:
+    """Export a model as the file was, stage by stage.
+
+    `second` is what its metadata say under `CHANNELS_SECOND`.
+    """
+    proto = onnx.load(path, load_external_data=False)
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    opset = versions[0] if versions and versions[0] in OPSETS else DEFAULT_OPSET
+    del proto
+    inputs_second, outputs_second = (_listed(second.get(key, "[]")) for key in CHANNELS_SECOND)
+    return convert(
+        model,
+        input_signature=input_signature,
+        opset=opset,
+        precision=precision,
+        inputs_as_nchw=inputs_second,
+        outputs_as_nchw=outputs_second,
+        samples=lambda: samples_of(model, input_signature, inputs, inputs_second),
+    )
+
+
+def _is_of_this_version(path: Path) -> bool:
+    """Say whether a file was exported by these versions, so that a fresh export is the same."""
+    metadata = _metadata(path)
+    made_by = metadata.get("keras_bn.version"), metadata.get("keras_bn.keras")
+    return made_by == (__version__, keras.__version__)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    proto = onnx.load(path, load_external_data=False)
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def _listed(text: str) -> list[str]:
+    with contextlib.suppress(ValueError):
+        names = json.loads(text)
+        if isinstance(names, list):
+            return [name for name in names if isinstance(name, str)]
+    return []
+
+
+def _stage(name: Stage, rows: Sequence[OutputParity], *, plain: bool) -> StageParity:
+    """Sum up how a graph compares, with ONNX Runtime's optimisations off or at their default."""
+
+    def errors(row: OutputParity) -> float:
+        return row.onnx.max if plain else row.optimised.max
+
+    passed = all(
+        row.allows(row.onnx if plain else row.optimised) and (plain or row.passed) for row in rows
+    )
+    worst = max(rows, key=lambda row: errors(row) / row.tolerance)
+    return StageParity(name, errors(worst), worst.name, passed)
+
+
+def _worst_samples(expected: Expected, wrong: list[OutputParity], signature: Signature) -> Samples:
+    """Return the sample with the largest error, and another one; a fixed batch as it is."""
+    case: Case = expected.cases[0]
+    row = 0
+    if wrong:
+        worst = max(wrong, key=lambda row: row.worst.max / row.tolerance)
+        case = next(case for case in expected.cases if case.name == worst.case)
+        row = worst.worst.index[0] if worst.worst.index else 0
+    batches = case.batches
+    for batch in batches:
+        count = len(batch[0]) if batch[0].ndim else 1
+        if row < count or batch is batches[-1]:
+            break
+        row -= count
+    if count <= LAYER_SAMPLES or not _is_batch_free(signature):
+        return batch
+    rows = [row % count, (row + 1) % count]
+    return [array[rows] for array in batch]
+
+
+def _is_batch_free(signature: Signature) -> bool:
+    return all(spec.shape.rank and spec.shape[0] is None for spec in signature.specs)
+
+
+def _fault(stage: Stage, layers: Layers, outputs: Sequence[str], fold: FoldReport) -> Fault:
+    sentence = STAGES[stage]
+    if stage == "optimiser":
+        return Fault(stage, (), None, f"{sentence}.")
+    if layers.first:
+        row, *others = layers.first
+        operator = row.value.partition(":")[0]
+        moved = [f.layer for f in fold.folds if operator in (*f.into, *f.through)]
+        names = tuple(dict.fromkeys((*row.folded, row.layer, *filter(None, moved))))
+        beside = f", and {len(others)} others beside it" if others else ""
+        detail = (
+            f"{sentence}. The first layer that differs is {_either(names)}{beside}: tensor "
+            f"{row.value!r} has an error of {row.onnx:.1e} of its scale {row.scale:.3g} (Keras "
+            f"itself {row.keras:.1e}, allowed {row.tolerance:.1e}); all that it is computed from "
+            "agrees."
+        )
+        return Fault(stage, names, row.value, detail)
+    if layers.last:
+        names = tuple(dict.fromkeys(row.layer for row in layers.last))
+        detail = (
+            f"{sentence}. All tensors of layers agree, up to {_either(names)}: what is wrong "
+            f"stands between these and output {_either(dict.fromkeys(outputs))}, or outputs are "
+            "exchanged."
+        )
+        return Fault(stage, names, outputs[0], detail)
+    return Fault(stage, (), None, f"{sentence}; no layer could be named.")
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(repr(name) for name in names)

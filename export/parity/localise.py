@@ -1,0 +1,266 @@
+"""A file that does not agree -> the first layer that differs, and how the error grows up to it.
+
+The model runs on two samples, or one if it is large, in Keras in both precisions and in ONNX
+Runtime. Each tensor that leaves a layer in the file (`taps.py`) is compared with what Keras's
+layers return (`intermediates.py`; `matching.py` says which of them it holds).
+
+A batch norm that was moved through other layers leaves them with rescaled outputs on purpose. So a
+graph that is known to be right, a fresh export of the same model, is asked, if there is one, what
+each tensor should hold: what then differs from it and from the truth is wrong beyond doubt, also
+where no output shows it. So is a tensor that is infinite where the truth is not: on a CPU, ONNX
+Runtime computes much of a float16 graph in float32, and the outputs may be right. Else the search
+goes back from an output that differs, through tensors that differ, to the first one that is
+computed from nothing but tensors that agree.
+
+Values are looked at in portions of at most `PORTION` bytes, a run of everything for each.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ..signature import Signature
+from .intermediates import Intermediate, Recorder
+from .matching import Match, Record, best_match, candidates, compared, folded_before
+from .measure import errors_of, scale_of
+from .report import LayerParity
+from .runners import Samples, in_keras
+from .samples import cannot_run
+from .taps import Taps
+from .truth import Float64Weights
+
+__all__ = ["Layers", "compare_layers"]
+
+PORTION = 128 * 2**20
+LARGEST_PAIR = 256 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Every tensor of a file that was compared.
+
+    Attributes:
+        rows: In the file's order.
+        first: Those that are wrong and are computed from nothing that is.
+        last: Where there is none, those from which outputs that differ are computed.
+    """
+
+    rows: tuple[LayerParity, ...]
+    first: tuple[LayerParity, ...]
+    last: tuple[LayerParity, ...] = ()
+
+
+def compare_layers(
+    model: keras.Model,
+    signature: Signature,
+    path: Path,
+    batch: Samples,
+    epsilon: float,
+    *,
+    divisible: bool,
+    wrong_outputs: Set[str],
+    right: Path | None = None,
+    trusted: bool = False,
+    moved: Set[str] = frozenset(),
+) -> Layers:
+    """Compare the layers of a model in a file.
+
+    Args:
+        model: The model.
+        signature: What it is called with.
+        path: The file.
+        batch: Inputs to run.
+        epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
+        divisible: Whether the model can run on the first sample alone, as it does if the layers'
+            outputs are more than `LARGEST_PAIR` bytes.
+        wrong_outputs: Names of the outputs from which to search; none if the file agrees.
+        right: A graph with the same names that computes the right outputs, if there is one.
+        trusted: Whether the file should hold the very same as `right`, so that a tensor that does
+            not is wrong also where no output shows it.
+        moved: Names of the operators whose outputs may be rescaled.
+    """
+    keras_side = _KerasSide(model, signature, batch)
+    shapes = keras_side.record(set())
+    if divisible and sum(item.bytes for item in shapes) > LARGEST_PAIR:
+        batch = [array[:1] for array in batch]
+        keras_side = _KerasSide(model, signature, batch)
+        shapes = keras_side.record(set())
+    inputs = [spec.name for spec in signature.specs]
+    file = _Side(Taps(path, model), shapes, inputs, batch)
+    twin = _Side(Taps(right, model), shapes, inputs, batch) if right is not None else None
+    found = _Findings()
+    for portion in _portions(file.offers, twin.offers if twin else {}, shapes):
+        offers = [*file.offers_of(portion), *(twin.offers_of(portion) if twin else [])]
+        wanted = {place for places in offers for place in places}
+        record = Record(keras_side.record(wanted, wide=True), keras_side.record(wanted), epsilon)
+        rights = twin.values(portion) if twin else {}
+        for value, array in file.values(portion).items():
+            match = best_match(array, file.offers[value], record)
+            if match is None:
+                continue
+            row = compared(value, array, match, record)
+            if row.status == "agrees":
+                found.held.add(match.place)
+            elif twin is not None and value in rights:
+                match = best_match(rights[value], twin.offers[value], record) or match
+                row = found.judge(array, rights[value], match, record, value, trusted=trusted)
+            elif not (row.status == "rescaled" and value.partition(":")[0] in moved):
+                found.bad.add(value)
+            if np.isinf(row.onnx):  # too large for float16, say: right for no graph
+                found.bad.add(value)
+                found.proven.add(value)
+            found.rows[value], found.holds[value] = row, match.place
+    before = folded_before(found.holds, found.held, shapes)
+    rows = {v: dataclasses.replace(row, folded=before[v]) for v, row in found.rows.items()}
+    first = _first(file.taps, set(rows), found.bad, found.proven or wrong_outputs)
+    last = set() if first else _behind(file.taps, set(rows), wrong_outputs)
+    in_order = [value for value in file.taps.taps if value in rows]
+    return Layers(
+        tuple(rows[value] for value in in_order),
+        tuple(rows[value] for value in in_order if value in first),
+        tuple(rows[value] for value in in_order if value in last),
+    )
+
+
+class _Findings:
+    """What is known of the tensors of a file, by name.
+
+    Attributes:
+        rows: How each compares.
+        holds: The place of what each holds, or should.
+        held: Places of what some tensor holds.
+        bad: Those that are not as they should be.
+        proven: Those of them that are wrong whatever the outputs say.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, LayerParity] = {}
+        self.holds: dict[str, int] = {}
+        self.held: set[int] = set()
+        self.bad: set[str] = set()
+        self.proven: set[str] = set()
+
+    def judge(
+        self,
+        array: np.ndarray,
+        right: np.ndarray,
+        match: Match,
+        record: Record,
+        value: str,
+        *,
+        trusted: bool,
+    ) -> LayerParity:
+        """Judge a tensor that differs from the truth by the same one of a right graph."""
+        row = compared(value, array, match, record)
+        if compared(value, right, match, record).status == "agrees":
+            self.held.add(match.place)
+        if errors_of(right, array, scale_of(right)).max <= row.tolerance:
+            return row
+        self.bad.add(value)
+        if not trusted:
+            return row
+        self.proven.add(value)
+        return dataclasses.replace(row, status="differs")
+
+
+class _Side:
+    """A graph, what its tensors may hold, and their values on one batch."""
+
+    def __init__(
+        self, taps: Taps, shapes: list[Intermediate], inputs: list[str], batch: Samples
+    ) -> None:
+        self.taps, self.offers = taps, candidates(taps, shapes)
+        self._inputs, self._batch = inputs, batch
+
+    def offers_of(self, values: list[str]) -> list[list[int]]:
+        return [self.offers[value] for value in values if value in self.offers]
+
+    def values(self, names: list[str]) -> dict[str, np.ndarray]:
+        wanted = [name for name in names if name in self.offers]
+        if not wanted:
+            return {}
+        arrays = self.taps.runner(wanted, self._inputs)(self._batch)
+        return dict(zip(wanted, arrays, strict=True))
+
+
+class _KerasSide:
+    """A model that runs on one batch, as often as is asked, and notes what its layers return."""
+
+    def __init__(self, model: keras.Model, signature: Signature, batch: Samples) -> None:
+        self._model, self._signature, self._batch = model, signature, batch
+        self._recorder = Recorder(model)
+        self._weights = Float64Weights(model)
+
+    def record(self, wanted: set[int], *, wide: bool = False) -> list[Intermediate]:
+        notes: list[Intermediate] = []
+
+        @contextlib.contextmanager
+        def noting() -> Iterator[None]:
+            with self._recorder.recording(wanted) as found:
+                yield
+            notes.extend(found)
+
+        weights = self._weights if wide else None
+        try:
+            in_keras(self._model, self._signature, weights, noting)[0](self._batch)
+        except Exception as e:  # a part of a batch is something new to the model
+            raise cannot_run([array.shape for array in self._batch], e) from e
+        return notes
+
+
+def _portions(
+    offered: dict[str, list[int]], intended: dict[str, list[int]], shapes: list[Intermediate]
+) -> Iterator[list[str]]:
+    """Cut the tensors into portions; each has at least one."""
+    portion: list[str] = []
+    places: set[int] = set()
+    for value, offers in offered.items():
+        own = {*offers, *intended.get(value, ())}
+        together = places | own
+        if portion and sum(shapes[place].bytes for place in together) > PORTION:
+            yield portion
+            portion, together = [], own
+        portion, places = [*portion, value], together
+    if portion:
+        yield portion
+
+
+def _first(taps: Taps, known: set[str], bad: set[str], wrong: Set[str]) -> set[str]:
+    """Return the bad tensors, among wrong ones and behind them, that are computed from no other."""
+    stack = [value for value in _behind(taps, known, wrong) if value in bad]
+    reached, first = set(stack), set()
+    while stack:
+        value = stack.pop()
+        sources = _nearest(taps, taps.taps[value].before, known) & bad
+        if not sources:
+            first.add(value)
+        stack.extend(sources - reached)
+        reached |= sources
+    return first
+
+
+def _behind(taps: Taps, known: set[str], wrong: Set[str]) -> set[str]:
+    """Return the compared tensors that wrong ones are, or are computed from."""
+    ends = [taps.ends.get(name, frozenset([name])) for name in wrong]
+    return {value for end in ends for value in _nearest(taps, end, known)}
+
+
+def _nearest(taps: Taps, values: Set[str], wanted: Set[str]) -> set[str]:
+    """Return which of these tensors, or of those that they are computed from, are wanted ones.
+
+    Behind a wanted one the search does not go on.
+    """
+    found, stack, seen = set(), list(values), set(values)
+    while stack:
+        value = stack.pop()
+        if value in wanted:
+            found.add(value)
+        elif value in taps.taps:
+            new = taps.taps[value].before - seen
+            stack.extend(new)
+            seen |= new
+    return found

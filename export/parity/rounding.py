@@ -1,0 +1,79 @@
+"""How far rounding alone may take a model's outputs, whatever the order of its sums.
+
+The model runs in float64 with every weight w and every output y of a layer rounded at random:
+
+    w (1 + epsilon u / 2),  y (1 + epsilon u),   u uniform in [-1, 1]
+
+(Monte Carlo arithmetic: D. S. Parker 1997, UCLA CSD-970002). A sigmoid or a GELU has
+y + max(|y|, 1) epsilon u: ONNX Runtime's errors in these are absolute, and all that there is to see
+where every gate is shut. What comes out differs from the truth as an implementation in that
+precision may, and so tells a network that enlarges rounding errors, on which Keras itself may have
+been lucky, from a file that is wrong.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bn.methods import replaced_methods
+
+from ..signature import Signature
+from .runners import Samples, in_keras, run_batches
+from .truth import Float64Weights
+
+__all__ = ["run_rounded"]
+
+DRAWS = 3
+ABSOLUTE = (keras.activations.sigmoid, keras.activations.gelu)
+
+
+def run_rounded(
+    model: keras.Model, signature: Signature, batches: list[Samples], epsilon: float
+) -> list[Samples]:
+    """Return the joined outputs of `DRAWS` runs that round at random, always the same ones.
+
+    Args:
+        model: A model that can run in float64; its state stays as it is.
+        signature: What it is called with.
+        batches: The inputs.
+        epsilon: How far rounding may go, relative to each value.
+    """
+    generator = np.random.default_rng(0)
+
+    def rounded(tensor: Any, step: float, floor: float = 0.0) -> Any:
+        noise = generator.uniform(-step, step, tuple(tensor.shape))
+        magnitude = keras.ops.maximum(keras.ops.abs(tensor), floor)
+        return tensor + magnitude * keras.ops.convert_to_tensor(noise, tensor.dtype)
+
+    draws = []
+    for _ in range(DRAWS):
+        weights = Float64Weights(model)
+        weights.values = [(v, rounded(value, epsilon / 2)) for v, value in weights.values]
+        run, _ = in_keras(model, signature, weights, lambda: _rounding(model, rounded, epsilon))
+        draws.append(run_batches(run, batches))
+    return draws
+
+
+@contextlib.contextmanager
+def _rounding(model: keras.Model, rounded: Callable[..., Any], epsilon: float) -> Iterator[None]:
+    """Let every layer round what it returns for as long as the block runs."""
+
+    def wrapped(layer: Any) -> Callable[..., Any]:
+        call = layer.call
+        floor = float(getattr(layer, "activation", None) in ABSOLUTE)
+
+        def rounded_if_float(value: Any) -> Any:
+            is_float = isinstance(value, tf.Tensor) and value.dtype.is_floating
+            return rounded(value, epsilon, floor) if is_float else value
+
+        return lambda *args, **kwargs: keras.tree.map_structure(
+            rounded_if_float, call(*args, **kwargs)
+        )
+
+    layers = list({id(layer): layer for layer in model._flatten_layers()}.values())
+    with replaced_methods([(layer, "call", wrapped(layer)) for layer in layers]):
+        yield

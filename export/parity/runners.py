@@ -1,0 +1,206 @@
+"""One model on the same batches: in Keras, in Keras in float64, and in ONNX Runtime.
+
+Each of the three is a function from the arrays of a batch, in the model's order, to the arrays of
+its outputs, in the model's order. Inputs and outputs that a file keeps with the channels second are
+transposed on the way; the file's metadata names them.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnxruntime
+
+from keras_bn.observe import eager_functions
+
+from ..errors import ExportError, one_line
+from ..signature import Signature, output_names
+from .arena import give_memory_back, share_bounded_arena
+from .truth import Float64Weights, computing_in_float64
+
+__all__ = [
+    "CHANNELS_SECOND",
+    "CPU",
+    "LEVELS",
+    "OnnxRuntime",
+    "Run",
+    "Samples",
+    "in_keras",
+    "require_providers",
+    "run_batches",
+]
+
+# Keys of the metadata that name the inputs and the outputs whose channels are second, as JSON.
+CHANNELS_SECOND = ("keras_bn.inputs_as_nchw", "keras_bn.outputs_as_nchw")
+CPU = "CPUExecutionProvider"
+LEVELS = (
+    onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+)
+
+Samples = list[np.ndarray]  # one array for each input or output
+Run = Callable[[Samples], Samples]
+
+
+def in_keras(
+    model: keras.Model,
+    signature: Signature,
+    weights: Float64Weights | None = None,
+    within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> tuple[Run, list[str]]:
+    """Return a function that runs a model in inference and leaves its state alone.
+
+    Args:
+        model: The model.
+        signature: What it is called with.
+        weights: Its weights in float64, to run it in float64; None runs it as it is.
+        within: Makes a context for each run.
+
+    Returns:
+        The function, and a list that holds the names of the outputs once it has run.
+    """
+    names: list[str] = []
+
+    def run(batch: Samples) -> Samples:
+        tensors = [keras.ops.convert_to_tensor(array) for array in batch]
+        wide = contextlib.nullcontext() if weights is None else computing_in_float64(model)
+        scope = keras.StatelessScope() if weights is None else weights.scope()
+        # The trace of a function that was built by its own first call keeps the weights of then.
+        with eager_functions(), wide, scope, within():
+            outputs = model(*signature.pack(tensors), training=False)
+        names[:] = output_names(model, [spec.name for spec in signature.specs], outputs)
+        return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
+
+    return run, names
+
+
+def require_providers(providers: Sequence[str]) -> None:
+    """Raise `ExportError` unless ONNX Runtime has all of these execution providers here."""
+    installed = onnxruntime.get_available_providers()
+    listed = isinstance(providers, Sequence) and not isinstance(providers, str)
+    if not listed or not providers or any(name not in installed for name in providers):
+        raise ExportError(
+            "check: `providers` must be a list of execution providers of the installed ONNX "
+            f"Runtime, {installed}. Received: {providers!r}."
+        )
+
+
+class OnnxRuntime:
+    """A file, opened in ONNX Runtime; in one thread, so that sums are the same run after run.
+
+    Args:
+        source: The file, or its content.
+        level: ONNX Runtime's level of graph optimisation.
+        provider: The execution provider; what it cannot do, the CPU does.
+        folder: Where the weights of a content are that it keeps in other files.
+        threads: How many to run in; more than one is faster, and no longer the same every time.
+
+    Raises:
+        ExportError: If it cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        source: Path | bytes,
+        level: Any,
+        provider: str = CPU,
+        *,
+        folder: Path | None = None,
+        threads: int = 1,
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4
+        share_bounded_arena(options)
+        if folder is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(folder)
+            )
+        providers = list(dict.fromkeys([provider, CPU]))
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=providers)
+        except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
+            name = "a graph" if isinstance(source, bytes) else repr(str(source))
+            raise ExportError(
+                "check: MODEL.onnx must be a file that ONNX Runtime loads. "
+                f"Received: {name}: {one_line(e)}"
+            ) from e
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._inputs_second, self._outputs_second = (
+            _names(metadata, key) for key in CHANNELS_SECOND
+        )
+
+    def require_interface(self, inputs: list[str], outputs: list[str]) -> None:
+        """Raise `ExportError` unless the file has these inputs and outputs, in whatever order."""
+        for what, wanted, found in (
+            ("inputs", inputs, [value.name for value in self._session.get_inputs()]),
+            ("outputs", outputs, [value.name for value in self._session.get_outputs()]),
+        ):
+            if sorted(found) != sorted(wanted):
+                raise ExportError(
+                    f"check: the {what} of MODEL.onnx must be those of the Keras model, {wanted}. "
+                    f"Received: {found}. Is it an export of another model?"
+                )
+
+    def runner(self, inputs: list[str], outputs: list[str]) -> Run:
+        """Return a function that runs it.
+
+        Args:
+            inputs: Names of the inputs, in the order of the arrays to come.
+            outputs: Names of what is wanted.
+        """
+
+        def run(batch: Samples) -> Samples:
+            moved = [
+                np.ascontiguousarray(np.moveaxis(array, -1, 1))
+                if name in self._inputs_second
+                else array
+                for name, array in zip(inputs, batch, strict=True)
+            ]
+            try:
+                feed = dict(zip(inputs, moved, strict=True))
+                results = self._session.run(outputs, feed, give_memory_back())
+            except Exception as e:
+                raise ExportError(
+                    "check: MODEL.onnx must accept the inputs of the Keras model. "
+                    f"Received: {one_line(e)}"
+                ) from e
+            for name, result in zip(outputs, results, strict=True):
+                if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiub":
+                    raise ExportError(
+                        "check: the outputs of MODEL.onnx must be tensors of numbers. "
+                        f"Received: {name!r}, of {type(result).__name__} with "
+                        f"{getattr(result, 'dtype', 'no dtype')}. Is it an export of another model?"
+                    )
+            return [
+                np.moveaxis(result, 1, -1) if name in self._outputs_second else result
+                for name, result in zip(outputs, results, strict=True)
+            ]
+
+        return run
+
+
+def _names(metadata: dict[str, str], key: str) -> list[str]:
+    try:
+        names = json.loads(metadata.get(key, "[]"))
+    except ValueError:
+        names = []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def run_batches(run: Run, batches: list[Samples]) -> Samples:
+    """Run every batch and join the results of each output, at least of rank 1."""
+    columns = zip(*(run(batch) for batch in batches), strict=True)
+    joined = []
+    for column in columns:
+        parts = [np.atleast_1d(part) for part in column]
+        if len({part.shape[1:] for part in parts}) > 1:  # unknown dimensions that follow the batch
+            parts = [part.reshape(-1) for part in parts]
+        joined.append(np.concatenate(parts))
+    return joined

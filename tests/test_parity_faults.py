@@ -1,0 +1,61 @@
+"""Seeded faults are found and located; honest exports raise no alarm."""
+
+import pytest
+from leftovers import OWN
+from networks import APPLICATIONS
+from parity_faults import FAULTS
+from parity_trials import RANDOM, RELU6, RUNS, SEEDS, honest, seeded
+
+# The networks in which each fault has a place, but for those that are slow.
+PLACES = {fault: ("digits_cnn", "preact_resnet") for fault in FAULTS} | {"ReLU6 as ReLU": (RELU6,)}
+
+
+def assert_found(name, fault, seed=0):
+    found = seeded(name, fault, seed)
+    if found is None:
+        pytest.skip("the network has no place for the fault")
+    layer, report = found
+    assert not report.passed
+    assert report.fault.stage == "file"
+    assert layer in report.fault.layers
+    # What is named besides is what was folded into the same tensor.
+    assert len(report.fault.layers) <= 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"), [(fault, name) for fault, names in PLACES.items() for name in names]
+)
+def test_seeded_fault_is_found_and_located(fault, name):
+    assert_found(name, fault)
+
+
+# All of them take half an hour (`python tests/parity_trials.py`): two in each network, in turns.
+SOME = [
+    (list(FAULTS)[(2 * i + j) % len(FAULTS)], name)
+    for i, name in enumerate([*OWN, *APPLICATIONS])
+    for j in range(2)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "name"), SOME)
+def test_seeded_fault_is_found_and_located_in_whole_networks(fault, name):
+    assert_found(name, fault, seed=1)
+
+
+def test_enough_honest_runs():
+    assert RUNS >= 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEEDS)
+def test_honest_exports_raise_no_alarm(name):
+    for report in honest(name):
+        assert report.passed, str(report)
+
+
+def test_honest_random_network_raises_no_alarm():
+    reports = honest(RANDOM)
+    for _ in range(8):
+        report = next(reports)
+        assert report.passed, str(report)
