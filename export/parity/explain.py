@@ -9,7 +9,7 @@ The graph of that stage, or the file, is then searched for the layer (`localise.
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..save import scratch_folder, write
 from ..signature import Signature
 from ..tracing.trace import DEFAULT_OPSET, OPSETS
 from .expected import Case, Expected, judge
+from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
 from .report import Fault, LayerParity, OutputParity, Stage, StageParity
 from .rule import FLOAT64
@@ -36,15 +37,6 @@ from .stored import fault_of_weights
 
 __all__ = ["Explanation", "explain"]
 
-STAGES: dict[Stage, str] = {
-    "tracing": "Tracing is at fault: the graph that TensorFlow's operators become differs already",
-    "layout": "Simplifying or layout is at fault: the graph agrees before and differs behind them",
-    "folding": "Folding is at fault: the graph agrees unfolded and differs folded",
-    "precision": "The precision is at fault: the graph agrees before its values become float16",
-    "file": "The file is at fault: a fresh export of this model agrees, so it was changed, or "
-    "comes from other weights, another model or another tool",
-    "optimiser": "ONNX Runtime's optimisations are at fault: without them the file agrees",
-}
 LAYER_SAMPLES = 2
 HEAVY = 2**24  # bytes
 LIKE_BEFORE = ("file", "precision")  # whose tensors have the names of those in the graph before
@@ -136,7 +128,7 @@ def explain(
         fault = None
         agreeing = complete and all(graph.stage.passed for graph in graphs)
         if agreeing and _is_of_this_version(path):
-            fault = fault_of_weights(model, path, graphs[-2].path, STAGES["file"])
+            fault = fault_of_weights(model, path, graphs[-2].path, AT_FAULT["file"])
     stages = [*(graph.stage for graph in graphs), _stage("optimiser", in_file, plain=False)]
     failed = [stage.stage for stage in stages if not stage.passed]
     if failed and not wrong:
@@ -145,7 +137,7 @@ def explain(
         overflown = precision != "keep" and any(np.isinf(row.onnx) for row in layers.first)
         unnamed: Stage = "precision" if overflown else "file"
         at_fault = failed[0] if wrong and failed else unnamed
-        fault = _fault(at_fault, layers, [row.name for row in wrong], graphs[at].fold)
+        fault = fault_of(at_fault, layers, [row.name for row in wrong], graphs[at].fold)
     return Explanation(tuple(stages), layers.rows, fault, tuple(notes))
 
 
@@ -283,35 +275,3 @@ def _worst_samples(expected: Expected, wrong: list[OutputParity], signature: Sig
 
 def _is_batch_free(signature: Signature) -> bool:
     return all(spec.shape.rank and spec.shape[0] is None for spec in signature.specs)
-
-
-def _fault(stage: Stage, layers: Layers, outputs: Sequence[str], fold: FoldReport) -> Fault:
-    sentence = STAGES[stage]
-    if stage == "optimiser":
-        return Fault(stage, (), None, f"{sentence}.")
-    if layers.first:
-        row, *others = layers.first
-        operator = row.value.partition(":")[0]
-        moved = [f.layer for f in fold.folds if operator in (*f.into, *f.through)]
-        names = tuple(dict.fromkeys((*row.folded, row.layer, *filter(None, moved))))
-        beside = f", and {len(others)} others beside it" if others else ""
-        detail = (
-            f"{sentence}. The first layer that differs is {_either(names)}{beside}: tensor "
-            f"{row.value!r} has an error of {row.onnx:.1e} of its scale {row.scale:.3g} (Keras "
-            f"itself {row.keras:.1e}, allowed {row.tolerance:.1e}); all that it is computed from "
-            "agrees."
-        )
-        return Fault(stage, names, row.value, detail)
-    if layers.last:
-        names = tuple(dict.fromkeys(row.layer for row in layers.last))
-        detail = (
-            f"{sentence}. All tensors of layers agree, up to {_either(names)}: what is wrong "
-            f"stands between these and output {_either(dict.fromkeys(outputs))}, or outputs are "
-            "exchanged."
-        )
-        return Fault(stage, names, outputs[0], detail)
-    return Fault(stage, (), None, f"{sentence}; no layer could be named.")
-
-
-def _either(names: Iterable[str]) -> str:
-    return " or ".join(repr(name) for name in names)
