@@ -18,8 +18,8 @@ def assert_found(name, fault, seed=0):
     assert not report.passed
     assert report.fault.stage == "file"
     assert layer in report.fault.layers
-    # What is named besides is what was folded into the same tensor.
-    assert len(report.fault.layers) <= 4
+    # What is named besides is what the file has no tensor of: in a DenseNet, a block's beginning.
+    assert len(report.fault.layers) <= 6
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from .truth import Float64Weights
 
 __all__ = ["Layers", "compare_layers"]
 
-PORTION = 128 * 2**20
+PORTION = 64 * 2**20
 LARGEST_PAIR = 256 * 2**20
 
 
