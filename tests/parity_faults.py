@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from keras_bn.export import export_onnx
+from keras_bn.export.fold import fold
 from keras_bn.export.naming import LayerPaths
 
 OVERFLOW = 1e5  # beyond the largest number of float16, 65,504
@@ -111,6 +112,14 @@ def mean_for_beta(model, path, rng):
     with temporarily(layer.moving_mean, beta), temporarily(layer.beta, mean):
         export(model, path)
     return layer.path
+
+
+def wrong_fold(model):
+    """Fold as the export does, but for the weight of a layer called "depthwise"."""
+    folded, report = fold(model)
+    value = folded.graph.initializers["depthwise/kernel"]
+    value.const_value = type(value.const_value)(value.const_value.exact * 1.01, value.dtype)
+    return folded, report
 
 
 @contextlib.contextmanager

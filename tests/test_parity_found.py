@@ -8,6 +8,7 @@ import onnx
 import pytest
 import tensorflow as tf
 from onnx import helper, numpy_helper
+from parity_faults import wrong_fold
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, check_parity, conversion, export_onnx
@@ -252,15 +253,7 @@ def test_shut_gates_raise_no_alarm(path, rng, activation, bias):
 
 
 def test_file_does_not_answer_for_a_later_export(small_model, files, monkeypatch):
-    fold = conversion.fold
-
-    def broken(model):
-        folded, report = fold(model)
-        value = folded.graph.initializers["depthwise/kernel"]
-        value.const_value = type(value.const_value)(value.const_value.exact * 1.01, value.dtype)
-        return folded, report
-
-    monkeypatch.setattr(conversion, "fold", broken)
+    monkeypatch.setattr(conversion, "fold", wrong_fold)
     report = check_parity(small_model, files / "model.onnx")
     assert report.passed
     assert [stage.stage for stage in report.stages if not stage.passed] == ["folding"]

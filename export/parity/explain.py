@@ -6,9 +6,7 @@ the model as it is; if that agrees too with ONNX Runtime's optimisations off, th
 The graph of that stage, or the file, is then searched for the layer (`localise.py`).
 """
 
-import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
 from .report import Fault, LayerParity, OutputParity, Stage, StageParity
 from .rule import FLOAT64
-from .runners import CHANNELS_SECOND, Samples
+from .runners import CHANNELS_SECOND, Samples, channels_second
 from .samples import samples_of
 from .stored import fault_of_weights
 
@@ -91,7 +89,10 @@ def explain(
     notes: list[str] = []
     graphs: list[_Graph] = []
     layers, complete = Layers((), ()), False
-    metadata = _metadata(path)
+    opset, metadata = _told(path)
+    made_by = metadata.get("keras_bn.version"), metadata.get("keras_bn.keras")
+    # A fresh export by the same versions is the same.
+    of_this_version = made_by == (__version__, keras.__version__)
     made = metadata.get("keras_bn.precision", precision)
     if wrong and made != precision:
         notes.append(
@@ -101,7 +102,7 @@ def explain(
     second = {key: metadata[key] for key in CHANNELS_SECOND if key in metadata}
     with scratch_folder() as folder:
         try:
-            for converted in _exported(model, path, input_signature, inputs, precision, second):
+            for converted in _exported(model, opset, input_signature, inputs, precision, second):
                 target = folder / f"{converted.stage}.onnx"
                 as_traced = converted.stage == "tracing"  # channels last, whatever the file has
                 names = {} if as_traced else second
@@ -122,12 +123,13 @@ def explain(
         before = graphs[at - 1] if at and (complete or at < len(graphs) - 1) else None
         try:
             graph = dataclasses.replace(graphs[at], path=_light(graphs[at].path, folder))
-            layers = _compared(model, signature, looked_at, wrong, graph, before)
+            trusted = of_this_version and at == len(graphs) - 1
+            layers = _compared(model, signature, looked_at, wrong, graph, before, trusted)
         except ExportError as e:
             notes.append(f"the layers could not be compared: {e}")
         fault = None
         agreeing = complete and all(graph.stage.passed for graph in graphs)
-        if agreeing and _is_of_this_version(path):
+        if agreeing and of_this_version:
             fault = fault_of_weights(model, path, graphs[-2].path, AT_FAULT["file"])
     stages = [*(graph.stage for graph in graphs), _stage("optimiser", in_file, plain=False)]
     failed = [stage.stage for stage in stages if not stage.passed]
@@ -172,6 +174,7 @@ def _compared(
     wrong: list[OutputParity],
     graph: _Graph,
     before: _Graph | None,
+    trusted: bool,
 ) -> Layers:
     """Compare the layers of a graph, by the one before it where that has the same tensors."""
     references = {case.reference for case in expected.cases}
@@ -187,14 +190,14 @@ def _compared(
         divisible=_is_batch_free(signature),
         wrong_outputs={row.name for row in wrong},
         right=before.path if before is not None and alike else None,
-        trusted=graph.stage.stage == "file" and _is_of_this_version(graph.path),
+        trusted=trusted,
         moved=graph.moved,
     )
 
 
 def _exported(
     model: keras.Model,
-    path: Path,
+    opset: int,
     input_signature: Any,
     inputs: Any,
     precision: Any,
@@ -204,11 +207,7 @@ def _exported(
 
     `second` is what its metadata say under `CHANNELS_SECOND`.
     """
-    proto = onnx.load(path, load_external_data=False)
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-    opset = versions[0] if versions and versions[0] in OPSETS else DEFAULT_OPSET
-    del proto
-    inputs_second, outputs_second = (_listed(second.get(key, "[]")) for key in CHANNELS_SECOND)
+    inputs_second, outputs_second = channels_second(second)
     return convert(
         model,
         input_signature=input_signature,
@@ -220,24 +219,12 @@ def _exported(
     )
 
 
-def _is_of_this_version(path: Path) -> bool:
-    """Say whether a file was exported by these versions, so that a fresh export is the same."""
-    metadata = _metadata(path)
-    made_by = metadata.get("keras_bn.version"), metadata.get("keras_bn.keras")
-    return made_by == (__version__, keras.__version__)
-
-
-def _metadata(path: Path) -> dict[str, str]:
+def _told(path: Path) -> tuple[int, dict[str, str]]:
+    """Return the opset to export with again, and the metadata, that a file tells of itself."""
     proto = onnx.load(path, load_external_data=False)
-    return {entry.key: entry.value for entry in proto.metadata_props}
-
-
-def _listed(text: str) -> list[str]:
-    with contextlib.suppress(ValueError):
-        names = json.loads(text)
-        if isinstance(names, list):
-            return [name for name in names if isinstance(name, str)]
-    return []
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    opset = versions[0] if versions and versions[0] in OPSETS else DEFAULT_OPSET
+    return opset, {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _stage(name: Stage, rows: Sequence[OutputParity], *, plain: bool) -> StageParity:

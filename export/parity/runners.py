@@ -7,7 +7,7 @@ transposed on the way; the file's metadata names them.
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ __all__ = [
     "OnnxRuntime",
     "Run",
     "Samples",
+    "channels_second",
     "in_keras",
     "require_providers",
     "run_batches",
@@ -132,9 +133,7 @@ class OnnxRuntime:
                 f"Received: {name}: {one_line(e)}"
             ) from e
         metadata = self._session.get_modelmeta().custom_metadata_map
-        self._inputs_second, self._outputs_second = (
-            _names(metadata, key) for key in CHANNELS_SECOND
-        )
+        self._inputs_second, self._outputs_second = channels_second(metadata)
 
     def require_interface(self, inputs: list[str], outputs: list[str]) -> None:
         """Raise `ExportError` unless the file has these inputs and outputs, in whatever order."""
@@ -186,9 +185,15 @@ class OnnxRuntime:
         return run
 
 
-def _names(metadata: dict[str, str], key: str) -> list[str]:
+def channels_second(metadata: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the inputs and outputs whose channels are second, as a file's metadata says."""
+    inputs, outputs = (_listed(metadata.get(key, "[]")) for key in CHANNELS_SECOND)
+    return inputs, outputs
+
+
+def _listed(text: str) -> list[str]:
     try:
-        names = json.loads(metadata.get(key, "[]"))
+        names = json.loads(text)
     except ValueError:
         names = []
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
