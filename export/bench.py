@@ -157,9 +157,8 @@ def bench_onnx(
     require_providers([provider])
     opened = open_model(path)
     folded, fold = fold_opened(opened)
-    graph = opened.model.graph
-    values = [value for value in graph.inputs if value.name not in graph.initializers]
-    inputs, outputs = ([str(v.name) for v in some] for some in (values, graph.outputs))
+    values = opened.inputs
+    inputs, outputs = ([str(v.name) for v in some] for some in (values, opened.model.graph.outputs))
     with scratch_folder() as folder:
         target = path
         if folded is not None:

@@ -45,6 +45,12 @@ class Opened:
     lost: tuple[str, ...]
     source: Origin
 
+    @property
+    def inputs(self) -> list[ir.Value]:
+        """The inputs of the graph that have no constant for when they are not given."""
+        graph = self.model.graph
+        return [value for value in graph.inputs if value.name not in graph.initializers]
+
 
 def open_model(
     model: onnx.ModelProto | ir.Model | str | os.PathLike[str], *, where: str = "fold"

@@ -25,7 +25,7 @@ from .expected import expected_of, judge
 from .explain import explain as explain_difference
 from .options import require_options
 from .report import OutputParity, ParityReport
-from .runners import CPU, require_providers
+from .runners import CPU, by_position, require_providers
 from .samples import draw, split
 
 __all__ = ["check_parity"]
@@ -47,7 +47,8 @@ def check_parity(
 
     Args:
         model: A Keras model; its state stays as it is.
-        onnx_path: The ONNX file; inputs and outputs as in `model`.
+        onnx_path: The ONNX file; inputs and outputs as in `model`. Those with other names than
+            there stand for each other in order, and a note says so.
         inputs: Samples, shape (N, ...): an array for a model with one input, or a dict by input
             name (other names are ignored). None draws them; see `samples.py`.
         input_signature: As for `export_onnx`.
@@ -76,7 +77,7 @@ def check_parity(
     require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
-    open_model(path, where="check")
+    file = open_model(path, where="check")
     signature = signature_of(model, input_signature)
     drawn: dict[str, str] = {}
     notes: list[str] = []
@@ -89,6 +90,8 @@ def check_parity(
         batches = list(split(inputs, signature.specs, largest))
     expected = expected_of(model, signature, batches, precision)
     outputs = [row for name in providers for row in judge(path, expected, name)]
+    notes += _renamed("inputs", expected.inputs, file.inputs)
+    notes += _renamed("outputs", expected.outputs, file.model.graph.outputs)
     report = ParityReport(
         str(model.name),
         str(path),
@@ -118,6 +121,12 @@ def check_parity(
         fault=found.fault,
         notes=(*report.notes, *found.notes),
     )
+
+
+def _renamed(what: str, names: list[str], values: Sequence[Any]) -> list[str]:
+    """Return a note if a file has other names than the model, and nothing if it has not."""
+    found = by_position(names, [str(value.name) for value in values])
+    return [] if found == names else [f"the {what} {names} are called {found} in the file"]
 
 
 def _doubtful(outputs: Sequence[OutputParity]) -> str:

@@ -28,7 +28,7 @@ from .intermediates import Intermediate, Recorder
 from .matching import Match, Record, best_match, candidates, compared, folded_before
 from .measure import errors_of, scale_of
 from .report import LayerParity
-from .runners import Samples, in_keras
+from .runners import Samples, by_position, in_keras
 from .samples import cannot_run
 from .taps import Taps
 from .truth import Float64Weights
@@ -77,7 +77,8 @@ def compare_layers(
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
         divisible: Whether the model can run on the first sample alone, as it does if the layers'
             outputs are more than `LARGEST_PAIR` bytes.
-        wrong_outputs: Names of the outputs from which to search; none if the file agrees.
+        wrong_outputs: Names, in the model, of the outputs from which to search; none if the file
+            agrees.
         right: A graph with the same names that computes the right outputs, if there is one.
         trusted: Whether the file should hold the very same as `right`, so that a tensor that does
             not is wrong also where no output shows it.
@@ -116,8 +117,10 @@ def compare_layers(
             found.rows[value], found.holds[value] = row, match.place
     before = folded_before(found.holds, found.held, shapes)
     rows = {v: dataclasses.replace(row, folded=before[v]) for v, row in found.rows.items()}
-    first = _first(file.taps, set(rows), found.bad, found.proven or wrong_outputs)
-    last = set() if first else _behind(file.taps, set(rows), wrong_outputs)
+    there = by_position(keras_side.outputs, file.taps.outputs)
+    wrong = {there[keras_side.outputs.index(name)] for name in wrong_outputs}
+    first = _first(file.taps, set(rows), found.bad, found.proven or wrong)
+    last = set() if first else _behind(file.taps, set(rows), wrong)
     in_order = [value for value in file.taps.taps if value in rows]
     return Layers(
         tuple(rows[value] for value in in_order),
@@ -188,12 +191,17 @@ class _Side:
 
 
 class _KerasSide:
-    """A model that runs on one batch, as often as is asked, and notes what its layers return."""
+    """A model that runs on one batch, as often as is asked, and notes what its layers return.
+
+    Attributes:
+        outputs: Names of its outputs, once it has run.
+    """
 
     def __init__(self, model: keras.Model, signature: Signature, batch: Samples) -> None:
         self._model, self._signature, self._batch = model, signature, batch
         self._recorder = Recorder(model)
         self._weights = Float64Weights(model)
+        self.outputs: list[str] = []
 
     def record(self, wanted: set[int], *, wide: bool = False) -> list[Intermediate]:
         notes: list[Intermediate] = []
@@ -206,7 +214,8 @@ class _KerasSide:
 
         weights = self._weights if wide else None
         try:
-            in_keras(self._model, self._signature, weights, noting)[0](self._batch)
+            run, self.outputs = in_keras(self._model, self._signature, weights, noting)
+            run(self._batch)
         except Exception as e:  # a part of a batch is something new to the model
             raise cannot_run([array.shape for array in self._batch], e) from e
         return notes

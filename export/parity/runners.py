@@ -30,6 +30,7 @@ __all__ = [
     "OnnxRuntime",
     "Run",
     "Samples",
+    "by_position",
     "channels_second",
     "in_keras",
     "require_providers",
@@ -101,6 +102,10 @@ class OnnxRuntime:
         folder: Where the weights of a content are that it keeps in other files.
         threads: How many to run in; more than one is faster, and no longer the same every time.
 
+    Attributes:
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
+
     Raises:
         ExportError: If it cannot be loaded.
     """
@@ -132,16 +137,18 @@ class OnnxRuntime:
                 "check: MODEL.onnx must be a file that ONNX Runtime loads. "
                 f"Received: {name}: {one_line(e)}"
             ) from e
+        self.inputs = [str(value.name) for value in self._session.get_inputs()]
+        self.outputs = [str(value.name) for value in self._session.get_outputs()]
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._inputs_second, self._outputs_second = channels_second(metadata)
 
     def require_interface(self, inputs: list[str], outputs: list[str]) -> None:
-        """Raise `ExportError` unless the file has these inputs and outputs, in whatever order."""
+        """Raise `ExportError` unless the file has as many inputs and outputs, of any name."""
         for what, wanted, found in (
-            ("inputs", inputs, [value.name for value in self._session.get_inputs()]),
-            ("outputs", outputs, [value.name for value in self._session.get_outputs()]),
+            ("inputs", inputs, self.inputs),
+            ("outputs", outputs, self.outputs),
         ):
-            if sorted(found) != sorted(wanted):
+            if len(found) != len(wanted):
                 raise ExportError(
                     f"check: the {what} of MODEL.onnx must be those of the Keras model, {wanted}. "
                     f"Received: {found}. Is it an export of another model?"
@@ -151,9 +158,10 @@ class OnnxRuntime:
         """Return a function that runs it.
 
         Args:
-            inputs: Names of the inputs, in the order of the arrays to come.
-            outputs: Names of what is wanted.
+            inputs: Names of the inputs, in the order of the arrays to come; see `by_position`.
+            outputs: Names of what is wanted, likewise.
         """
+        inputs, outputs = by_position(inputs, self.inputs), by_position(outputs, self.outputs)
 
         def run(batch: Samples) -> Samples:
             moved = [
@@ -183,6 +191,25 @@ class OnnxRuntime:
             ]
 
         return run
+
+
+def by_position(names: list[str], found: list[str]) -> list[str]:
+    """Return what a file calls the inputs or outputs of a model.
+
+    Other exporters have names of their own: Keras calls outputs `output_0` or `Identity:0`. What
+    has no name in common stands for each other in order.
+
+    Args:
+        names: Names in the model.
+        found: Names in the file.
+
+    >>> by_position(["image", "mask"], ["mask", "x"])
+    ['x', 'mask']
+    """
+    spare = [name for name in found if name not in names]
+    missing = [name for name in names if name not in found]
+    renamed = dict(zip(missing, spare, strict=False))
+    return [renamed.get(name, name) for name in names]
 
 
 def channels_second(metadata: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -46,6 +46,7 @@ class Taps:
     Attributes:
         taps: The tensors, by name, in the file's order.
         ends: For each output of the graph that is no tap, the taps that it is computed from.
+        outputs: Names of the graph's outputs.
         transposed: Layers of which nothing is left but Transposes.
     """
 
@@ -57,7 +58,8 @@ class Taps:
         operators = list(zip(graph.node, layers, strict=True))
         self.transposed = {layer for node, layer in operators if node.op_type == "Transpose"}
         self.transposed -= {layer for node, layer in operators if node.op_type != "Transpose"}
-        outputs = {value.name for value in graph.output}
+        self.outputs = [value.name for value in graph.output]
+        outputs = set(self.outputs)
         readers: dict[str, set[str | None]] = {}
         for node, layer in operators:
             for name in _read_by(node):
