@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import (
+    DIFFERS,
     DebugOption,
     JsonOption,
     ModelArgument,
@@ -35,6 +36,7 @@ from .proof import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .parity.report import ParityReport
     from .report import ExportReport
 
 __all__ = ["EXAMPLES", "export"]
@@ -90,7 +92,7 @@ def export(
 ) -> None:
     """Export a Keras model to ONNX with its batch norms folded, and prove that the two agree.
 
-    OUT.onnx appears whole or not at all; if they differ it is not written, nor is a page, and the
+    OUT.onnx appears whole or not at all; if they differ it is not written, but the page is, and the
     exit status is 1.
     """
     del debug
@@ -99,20 +101,21 @@ def export(
     if html is not None and not check:
         raise ExportError("--html must be left out with --no-check. Received: both. It is a proof.")
     given = samples_from(samples, preprocess)
-    try:
-        with (
-            progress(shown=not (as_json or quiet)) as step,
-            replacing_page(
-                html, (model, "MODEL.keras"), (out, "OUT.onnx"), *named_samples(samples)
-            ) as page,
-        ):
-            step("starting TensorFlow")
-            with quiet_tensorflow():
-                from .pipeline import export_onnx
-            step(f"loading {model}")
-            loaded = load_keras_model(model, unsafe=unsafe)
-            arrays, notes = given(loaded)
-            step(f"exporting {model}")
+    failure: ParityError | None = None
+    with (
+        progress(shown=not (as_json or quiet)) as step,
+        replacing_page(
+            html, (model, "MODEL.keras"), (out, "OUT.onnx"), *named_samples(samples)
+        ) as page,
+    ):
+        step("starting TensorFlow")
+        with quiet_tensorflow():
+            from .pipeline import export_onnx
+        step(f"loading {model}")
+        loaded = load_keras_model(model, unsafe=unsafe)
+        arrays, notes = given(loaded)
+        step(f"exporting {model}")
+        try:
             report = export_onnx(
                 loaded,
                 out,
@@ -124,46 +127,51 @@ def export(
                 external_data=external_data,
                 check=check,
             )
-            report = _with_notes(report, notes)
-            if page is not None and report.parity is not None:
-                step("measuring latencies for the page")
-                command = command_of(context)
-                write_parity_page(
-                    page, report.parity, loaded, source=model, file=out, command=command
-                )
-    except ParityError as e:
-        _answer_differs(e, out, as_json=as_json, quiet=quiet)
-        raise
+            parity = report.parity
+        except ParityError as e:
+            failure, parity = e, e.report
+        if parity is not None:
+            parity = dataclasses.replace(parity, notes=(*notes, *parity.notes))
+        if page is not None and parity is not None:
+            step("measuring latencies for the page")
+            write_parity_page(
+                page,
+                parity,
+                loaded,
+                source=model,
+                file=None if failure else out,
+                command=command_of(context),
+            )
+    if failure is not None and parity is not None:
+        _answer_differs(parity, out, as_json=as_json, quiet=quiet)
+        if quiet and not as_json:
+            raise failure  # which says it in one line
+        raise typer.Exit(DIFFERS)
+    report = dataclasses.replace(report, parity=parity)
     answer(
-        lambda: {"written": True, "passed": _passed(report), **report.to_dict()},
+        lambda: {"written": True, "passed": parity and parity.passed, **report.to_dict()},
         lambda console: _print(report, console),
         as_json=as_json,
         quiet=quiet,
     )
 
 
-def _with_notes(report: "ExportReport", notes: tuple[str, ...]) -> "ExportReport":
-    if report.parity is None:
-        return report
-    parity = dataclasses.replace(report.parity, notes=(*notes, *report.parity.notes))
-    return dataclasses.replace(report, parity=parity)
-
-
-def _passed(report: "ExportReport") -> bool | None:
-    return None if report.parity is None else report.parity.passed
-
-
-def _answer_differs(error: ParityError, out: Path, **how: Any) -> None:
+def _answer_differs(parity: "ParityReport", out: Path, **how: Any) -> None:
+    from .console import print_text
     from .parity.terminal import print_parity
+
+    def show(console: "Console") -> None:
+        print_parity(parity, console)
+        print_text(f"{out} was not written. --no-check writes it all the same.", console)
 
     answer(
         lambda: {
             "written": False,
             "passed": False,
             "path": str(out),
-            "parity": error.report.to_dict(),
+            "parity": parity.to_dict(),
         },
-        lambda console: print_parity(error.report, console),
+        show,
         **how,
     )
 

@@ -130,7 +130,7 @@ def write_parity_page(
     model: "keras.Model",
     *,
     source: Path,
-    file: Path,
+    file: Path | None,
     command: str,
 ) -> None:
     """Measure latencies and write the page of a report.
@@ -140,7 +140,7 @@ def write_parity_page(
         report: What was found.
         model: The model.
         source: The file that it is from.
-        file: The ONNX file.
+        file: The ONNX file; None if it was not written.
         command: The command that asks for it.
     """
     from .inspection import SourceFile
@@ -151,7 +151,7 @@ def write_parity_page(
     document = ParityDocument(
         report=report,
         model=SourceFile.of(source),
-        file=SourceFile.of(file),
+        file=None if file is None else SourceFile.of(file),
         fold=bench.fold if bench else None,
         latency=bench.latency if bench else None,
         command=command,
@@ -160,7 +160,7 @@ def write_parity_page(
     target.write_text(render_parity_page(document), encoding="utf-8", errors="replace")
 
 
-def _bench(model: "keras.Model", source: Path, file: Path) -> "Bench | None":
+def _bench(model: "keras.Model", source: Path, file: Path | None) -> "Bench | None":
     """Return the latencies and folds; None where the model cannot be exported any more."""
     from .bench import bench_keras
 

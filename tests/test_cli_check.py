@@ -124,12 +124,6 @@ def test_folder_of_images_is_read_for_the_model(check, files, rng):
     assert "resnet" in content["notes"][0]
 
 
-def stand_in(monkeypatch, name, **content):
-    module = types.ModuleType(name)
-    vars(module).update(content)
-    monkeypatch.setitem(sys.modules, f"keras_bn.export.parity.{name}", module)
-
-
 @pytest.fixture
 def documents(monkeypatch):
     """The documents of which pages were made, in place of pages."""
@@ -139,8 +133,9 @@ def documents(monkeypatch):
         made.append(document)
         return "<p>a page</p>"
 
-    stand_in(monkeypatch, "document", ParityDocument=types.SimpleNamespace)
-    stand_in(monkeypatch, "page", render_parity_page=render_parity_page)
+    module = types.ModuleType("page")
+    module.render_parity_page = render_parity_page
+    monkeypatch.setitem(sys.modules, "keras_bn.export.parity.page", module)
     return made
 
 
@@ -167,6 +162,20 @@ def test_export_writes_the_page_of_its_proof(run, files, documents):
     done = run("export", files / "model.keras", files / "new.onnx", "--html", page)
     assert (done.returncode, page.read_text()) == (0, "<p>a page</p>")
     assert documents[0].file.bytes == (files / "new.onnx").stat().st_size
+
+
+def test_export_that_differs_writes_the_page_alone(run, files, documents, monkeypatch):
+    from test_cli import write_another_bias
+
+    monkeypatch.setattr("keras_bn.export.pipeline.write", write_another_bias)
+    page, new = files / "proof.html", files / "new.onnx"
+    done = run("export", files / "model.keras", new, "--html", page)
+    assert (done.returncode, page.read_text(), new.exists()) == (1, "<p>a page</p>", False)
+    (document,) = documents
+    assert not document.report.passed
+    assert document.file is None
+    assert document.file_name == "new.onnx"
+    assert len(document.latency.timings) == 3
 
 
 def test_page_that_cannot_be_is_refused_first(check, files):

@@ -1,5 +1,6 @@
 """The page of a parity check, from reports made by hand; test_browser.py looks at it."""
 
+import dataclasses
 import math
 import re
 from dataclasses import replace
@@ -247,6 +248,12 @@ def test_page_of_a_real_check_shows_its_figures(files):
     for row in report.outputs:
         assert f"on {row.case} inputs {error_figure(row.worst.max)}" in words
     assert all(file.sha256 in words for file in origin)
+
+
+def test_file_that_was_not_written_is_named():
+    words = Page(render_parity_page(dataclasses.replace(faulty(), file=None))).text
+    assert f"{faulty().file_name} does not compute what" in words
+    assert f"{faulty().report.path} was not written, because it differs." in words
 
 
 @pytest.mark.parametrize("made", [document(), faulty()], ids=["agrees", "differs"])

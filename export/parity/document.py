@@ -1,12 +1,10 @@
 """A parity check with its origin: the report, the files, what was folded, and how long a run takes.
 
-It is what a page or a JSON file of the check holds; nothing here computes.
+It is what a page of the check holds; nothing here computes.
 """
 
 import dataclasses
-from typing import Any
-
-from keras_bn.reporting import jsonable
+from pathlib import Path
 
 from ..folding.report import FoldReport
 from ..inspection import SourceFile
@@ -23,7 +21,7 @@ class ParityDocument:
     Attributes:
         report: The verdict.
         model: The Keras model's file.
-        file: The ONNX file.
+        file: The ONNX file; None if it was not written, because it differs.
         fold: What was folded; None if nobody knows.
         latency: How long a run takes; None if nobody measured.
         command: The command that made this document.
@@ -32,7 +30,7 @@ class ParityDocument:
 
     report: ParityReport
     model: SourceFile
-    file: SourceFile
+    file: SourceFile | None
     fold: FoldReport | None
     latency: Latency | None
     command: str
@@ -43,17 +41,7 @@ class ParityDocument:
         """The result in a word."""
         return "agrees" if self.report.passed else "differs"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the document as JSON-compatible data; a number that is not finite is None."""
-        fields = {
-            "verdict": self.verdict,
-            "report": self.report.to_dict(),
-            "model": dataclasses.asdict(self.model),
-            "file": dataclasses.asdict(self.file),
-            "fold": self.fold.to_dict() if self.fold is not None else None,
-            "latency": dataclasses.asdict(self.latency) if self.latency is not None else None,
-            "command": self.command,
-            "created": self.created,
-        }
-        ready: dict[str, Any] = jsonable(fields)
-        return ready
+    @property
+    def file_name(self) -> str:
+        """Last part of the ONNX file's path, also where it was not written."""
+        return Path(self.report.path).name
