@@ -6,6 +6,7 @@ raises `ParityError`, exit status 1. A batch norm that cannot be folded raises n
 the graph and is listed as a `Refusal`.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportError", "ParityError", "one_line"]
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in Keras's errors
 LONGEST_DETAIL = 300  # characters of a foreign error that a message quotes
 
 
@@ -34,4 +36,5 @@ class ParityError(RuntimeError):
 
 def one_line(error: Exception) -> str:
     """Return another library's error, its type first, as one line of bounded length."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_DETAIL]
+    text = COLOUR.sub("", f"{type(error).__name__}: {error}")
+    return " ".join(text.split())[:LONGEST_DETAIL]

@@ -56,8 +56,9 @@ def export_onnx(
             `tf.TensorSpec`, `keras.KerasTensor` or arrays. None asks the model, which must know: a
             functional model does, a subclassed one once it has been called.
         opset: Version of ONNX's operators, 13 to 18.
-        precision: "keep" computes in the dtypes of the Keras model, "float32" in float32 only, and
-            "float16" in float16, with float32 where a value would overflow on the samples.
+        precision: "keep" computes in the dtypes of the Keras model, "float32" in float32 what is
+            half precision there, and "float16" in float16, with float32 where a value would
+            overflow on the samples.
         inputs_as_nchw: Name or names of inputs whose channels, last in Keras, are at axis 1 in the
             file.
         outputs_as_nchw: Likewise of outputs.

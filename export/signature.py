@@ -176,14 +176,18 @@ def _of_shape(shape: Any, dtype: str) -> Any:
 
 
 def _named(model: keras.Model, arguments: tuple[Any, ...]) -> Signature:
-    """Give inputs without a name, or with that of another, the name of their argument or key."""
+    """Give inputs without a name the one in the model, or that of their argument or key."""
     parameters = list(model._call_signature.parameters)
+    places = keras.tree.flatten_with_path(arguments)
+    own = [str(tensor.name) for tensor in getattr(model, "inputs", None) or ()]
+    if len(own) != len(places):
+        own = [""] * len(places)
     taken: set[str] = set()
     named = []
-    for (first, *path), spec in keras.tree.flatten_with_path(arguments):
+    for ((first, *path), spec), there in zip(places, own, strict=True):
         argument = parameters[first] if first < len(parameters) else f"argument_{first}"
         keys = [key for key in path if isinstance(key, str)]
-        name = spec.name or "_".join(map(str, keys or [argument, *path]))
+        name = spec.name or there or "_".join(map(str, keys or [argument, *path]))
         if name in taken:
             name = f"{name}_{len(taken)}"
         taken.add(name)

@@ -37,3 +37,19 @@ def test_two_outputs_of_one_tensor_keep_one_identity():
             a = Neg(x) y = Identity(a) z = Identity(a) }""",
         ["Neg", "Identity"],
     )
+
+
+def test_identity_of_an_outer_value_stays_in_a_subgraph():
+    model = graph(
+        """g (float[2] x, bool b) => (float[2] y) {
+        a = Neg(x)
+        y = If(b) < then_branch = t () => (float[2] p) { p = Identity(a) },
+                    else_branch = e () => (float[2] q) { c = Identity(x) q = Abs(c) } > }"""
+    )
+    after = model.clone()
+    for part in [after.graph, *after.graph.subgraphs()]:
+        remove_identities(part)
+    assert [node.op_type for node in after.graph.all_nodes()] == ["Neg", "If", "Identity", "Abs"]
+    x = np.array([1.0, -2.0], np.float32)
+    for b in (np.array(True), np.array(False)):
+        np.testing.assert_array_equal(run_float64(after, x=x, b=b), run_float64(model, x=x, b=b))

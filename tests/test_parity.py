@@ -292,6 +292,13 @@ def test_file_of_another_model_is_refused(small_model, tmp_path):
         check_parity(small_model, tmp_path / "other.onnx")
 
 
+def test_operator_that_no_provider_has_is_refused_with_advice(tmp_path):
+    image = keras.Input((4, 4, 1), dtype="float64")
+    model = keras.Model(image, keras.layers.Conv2D(1, 2, dtype="float64")(image))
+    with pytest.raises(ExportError, match=r"implementation for Conv.*build the model in float32"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
 def test_file_that_is_no_model_is_refused(small_model, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a protobuf")
     with pytest.raises(ExportError, match="must be a whole and valid ONNX model"):

@@ -59,6 +59,13 @@ def test_half_precision_becomes_float32(name, dtype):
     assert_close(run_onnxruntime(result, x=x)[0], x @ w.astype(np.float32))
 
 
+def test_outputs_of_one_tensor_keep_their_names():
+    model = graph(
+        "g (float[N] x) => (float[N] y, float[N] z) { a = Neg(x) y = Identity(a) z = Identity(a) }"
+    )
+    assert [v.name for v in to_float32(model).graph.outputs] == ["y", "z"]
+
+
 def test_float32_graph_is_unchanged_but_for_casts_that_do_nothing():
     model = graph(
         "g (float[2] x, int64[2] i) => (float[2] y, float[2] z, int64[2] j)"

@@ -74,6 +74,15 @@ def test_given_signature_builds_a_model_that_was_never_called():
     assert model.built
 
 
+def test_functional_model_keeps_the_names_of_its_inputs():
+    inputs = [keras.Input((3,), name="left"), keras.Input((3,), name="right")]
+    model = keras.Model(inputs, keras.layers.Add()(inputs))
+    spec = keras.InputSpec(shape=(None, 3), dtype="float32")
+    own = described(signature_of(model))
+    assert described(signature_of(model, [[spec, spec]])) == own
+    assert [name for name, _, _ in own] == ["left", "right"]
+
+
 def test_names_in_the_signature_count():
     spec = keras.InputSpec(shape=(None, 3), dtype="float32", name="mine")
     assert [n for n, _, _ in described(signature_of(Two(), [spec, spec]))] == ["mine", "mine_1"]

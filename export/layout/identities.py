@@ -1,7 +1,7 @@
 """Remove Identities: y = x needs no node, unless two names of the graph's surface meet in it.
 
 An Identity stays where it leads to a graph output and its input must keep a name of its own: a
-graph input, an initializer, or another graph output.
+graph input, an initializer, another graph output, or a value of a graph around this one.
 """
 
 import onnx_ir as ir
@@ -22,7 +22,8 @@ def remove_identities(graph: ir.Graph) -> None:
             continue
         if result.is_graph_output():
             named = source.is_graph_input() or source.is_initializer() or source.is_graph_output()
-            if named or source.producer() is None or result not in outputs:
+            producer = source.producer()
+            if named or producer is None or producer.graph is not graph or result not in outputs:
                 continue
             name, result.name = result.name, None
             source.name = name

@@ -133,9 +133,12 @@ class OnnxRuntime:
             self._session = onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
             name = "a graph" if isinstance(source, bytes) else repr(str(source))
+            advice = ""
+            if "NOT_IMPLEMENTED" in str(e):  # such as a Conv in float64
+                advice = ". It lacks that operator in that dtype: build the model in float32"
             raise ExportError(
                 "check: MODEL.onnx must be a file that ONNX Runtime loads. "
-                f"Received: {name}: {one_line(e)}"
+                f"Received: {name}: {one_line(e)}{advice}"
             ) from e
         self.inputs = [str(value.name) for value in self._session.get_inputs()]
         self.outputs = [str(value.name) for value in self._session.get_outputs()]

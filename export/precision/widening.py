@@ -10,9 +10,9 @@ Nodes of other domains are left as they are, between Casts: nobody knows which t
 from collections.abc import Iterator
 
 import onnx_ir as ir
-from onnx_ir.passes.common import IdentityEliminationPass
 
 from ..constants import ExactTensor
+from ..layout.identities import remove_identities
 from ..naming import Names
 from ..standard import STANDARD
 
@@ -51,7 +51,7 @@ def widen(model: ir.Model) -> ir.Model:
             if _is_pointless_cast(node):
                 node.op_type = "Identity"
                 node.attributes.clear()
-    IdentityEliminationPass()(model)
+        remove_identities(graph)
     return model
 
 
