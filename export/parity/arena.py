@@ -6,8 +6,10 @@ the file can bound it; the arena that all sessions share does. A tensor too many
 session, not the end of the process. How long a Loop runs is not bounded.
 """
 
+import contextlib
 import functools
 import os
+from pathlib import Path
 
 import onnxruntime
 
@@ -15,6 +17,11 @@ __all__ = ["give_memory_back", "share_bounded_arena"]
 
 USUAL = 8 * 2**30
 SHARE = 2  # that part of the machine's memory
+# Where Linux keeps a container's limit, in either version of its control groups.
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 SAME_AS_REQUESTED = 1  # how the arena grows: by what is asked for, not by doubling
 
 
@@ -35,18 +42,22 @@ def give_memory_back() -> onnxruntime.RunOptions:
     return options
 
 
-def _physical_memory() -> int:
-    """Return the machine's memory in bytes; `USUAL` where the system does not tell."""
+def _memory() -> int:
+    """Return the bytes of the machine, or of the container; `USUAL` where the system tells none."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     except (AttributeError, OSError, ValueError):  # such as on Windows
-        return USUAL
+        found = [USUAL]
+    for limit in LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max" in it
+            found.append(int(limit.read_text()))
+    return min(found)
 
 
 @functools.cache
 def _register() -> None:
     """Make the arena; ONNX Runtime has one for the life of the process."""
-    largest = _physical_memory() // SHARE
+    largest = _memory() // SHARE
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu",
         onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
