@@ -1,4 +1,4 @@
-"""Give layers other methods for the time of a block, and their own back, whatever happens."""
+"""Give layers, or modules, other functions for the time of a block, and their own back after it."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +9,10 @@ __all__ = ["replaced_methods"]
 
 @contextlib.contextmanager
 def replaced_methods(methods: Iterable[tuple[Any, str, Callable[..., Any]]]) -> Iterator[None]:
-    """Replace methods of layers for as long as the block runs.
+    """Replace methods of layers, or functions of modules, for as long as the block runs.
 
     Args:
-        methods: For each a layer, the method's name, and what is called instead.
+        methods: For each a layer or module, the name, and what is called instead.
     """
     before: list[tuple[Any, str, Any]] = []
     try:

@@ -252,6 +252,38 @@ def test_shut_gates_raise_no_alarm(path, rng, activation, bias):
     assert not check_parity(model, path, explain=False).passed
 
 
+class Gate(keras.layers.Layer):
+    """A gate of TensorFlow's own inside a layer."""
+
+    def call(self, x):
+        return 2 * tf.nn.sigmoid(x)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [keras.activations.silu, keras.ops.sigmoid, keras.ops.silu, Gate()],
+    ids=["activation", "ops.sigmoid", "ops.silu", "tf.nn.sigmoid"],
+)
+def test_gate_of_any_kind_raises_no_alarm(path, rng, gate):
+    x = keras.Input((8,), name="x")
+    model = keras.Model(x, gate(keras.layers.Dense(8, name="before")(x)))
+    model.get_layer("before").kernel.assign(rng.normal(size=(8, 8)) * 0.3)
+    functions = tf.nn.sigmoid, tf.sigmoid, tf.math.sigmoid, tf.nn.silu, tf.nn.gelu
+    for bias in (-20, -9):
+        model.get_layer("before").bias.assign(np.full(8, bias))
+        assert export_onnx(model, path).parity.passed
+        edited(path, lambda graph: scale_weight(graph, "before/bias", 1.01))
+        assert not check_parity(model, path, explain=False).passed
+    assert functions == (tf.nn.sigmoid, tf.sigmoid, tf.math.sigmoid, tf.nn.silu, tf.nn.gelu)
+
+
+def test_shut_recurrent_cell_raises_no_alarm(path):
+    x = keras.Input((6, 8), name="x")
+    model = keras.Model(x, keras.layers.LSTM(8, unit_forget_bias=False, name="cell")(x))
+    model.get_layer("cell").cell.bias.assign(np.full(32, -8))
+    assert export_onnx(model, path).parity.passed
+
+
 def test_file_does_not_answer_for_a_later_export(small_model, files, monkeypatch):
     monkeypatch.setattr(conversion, "fold", wrong_fold)
     report = check_parity(small_model, files / "model.onnx")

@@ -4,9 +4,10 @@ The model runs in float64 with every weight w and every output y of a layer roun
 
     w (1 + epsilon u / 2),  y (1 + epsilon u),   u uniform in [-1, 1]
 
-(Monte Carlo arithmetic: D. S. Parker 1997, UCLA CSD-970002). A sigmoid or a GELU has
-y + max(|y|, 1) epsilon u: ONNX Runtime's errors in these are absolute, and all that there is to see
-where every gate is shut. What comes out differs from the truth as an implementation in that
+(Monte Carlo arithmetic: D. S. Parker 1997, UCLA CSD-970002). A sigmoid, in a layer, a recurrent
+cell or a model's own code, is rounded as y + epsilon u, and SiLU and GELU, which are x times such a
+gate, as y + |x| epsilon u: ONNX Runtime's errors in these are absolute, and all that there is to
+see where every gate is shut. What comes out differs from the truth as an implementation in that
 precision may, and so tells a network that enlarges rounding errors, on which Keras itself may have
 been lucky, from a file that is wrong.
 """
@@ -28,7 +29,8 @@ from .truth import Float64Weights
 __all__ = ["run_rounded"]
 
 DRAWS = 3
-ABSOLUTE = (keras.activations.sigmoid, keras.activations.gelu)
+GATES = ("sigmoid",)  # in (0, 1)
+GATED = ("silu", "swish", "gelu")  # x times a gate
 
 
 def run_rounded(
@@ -44,9 +46,9 @@ def run_rounded(
     """
     generator = np.random.default_rng(0)
 
-    def rounded(tensor: Any, step: float, floor: float = 0.0) -> Any:
+    def rounded(tensor: Any, step: float, scale: Any = None) -> Any:
         noise = generator.uniform(-step, step, tuple(tensor.shape))
-        magnitude = keras.ops.maximum(keras.ops.abs(tensor), floor)
+        magnitude = tf.abs(tensor) if scale is None else scale
         return tensor + magnitude * keras.ops.convert_to_tensor(noise, tensor.dtype)
 
     draws = []
@@ -60,20 +62,34 @@ def run_rounded(
 
 @contextlib.contextmanager
 def _rounding(model: keras.Model, rounded: Callable[..., Any], epsilon: float) -> Iterator[None]:
-    """Let every layer round what it returns for as long as the block runs."""
+    """Let every layer, and every gate, round what it returns for as long as the block runs."""
 
-    def wrapped(layer: Any) -> Callable[..., Any]:
-        call = layer.call
-        floor = float(getattr(layer, "activation", None) in ABSOLUTE)
-
-        def rounded_if_float(value: Any) -> Any:
-            is_float = isinstance(value, tf.Tensor) and value.dtype.is_floating
-            return rounded(value, epsilon, floor) if is_float else value
-
+    def of_layer(call: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: keras.tree.map_structure(
-            rounded_if_float, call(*args, **kwargs)
+            lambda value: rounded(value, epsilon) if _is_float(value) else value,
+            call(*args, **kwargs),
         )
 
+    def of_gate(function: Callable[..., Any], *, gated: bool) -> Callable[..., Any]:
+        def called(x: Any, *args: Any, **kwargs: Any) -> Any:
+            y = function(x, *args, **kwargs)
+            scale = tf.abs(x) if gated else 1.0
+            return (
+                rounded(y, epsilon, scale) if y.dtype == tf.float64 else y
+            )  # not of other threads
+
+        return called
+
     layers = list({id(layer): layer for layer in model._flatten_layers()}.values())
-    with replaced_methods([(layer, "call", wrapped(layer)) for layer in layers]):
+    gates = [
+        (module, name, of_gate(vars(module)[name], gated=name in GATED))
+        for module in (tf, tf.math, tf.nn)
+        for name in (*GATES, *GATED)
+        if name in vars(module)
+    ]
+    with replaced_methods([(layer, "call", of_layer(layer.call)) for layer in layers] + gates):
         yield
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, tf.Tensor) and value.dtype.is_floating
