@@ -124,6 +124,32 @@ def test_mixed_precision_and_maps_of_policies_come_back(rng):
     assert wide.dtype == np.float64
 
 
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantised_layers_stay_quantised(mode, rng):
+    x = keras.Input((16,), name="x")
+    model = keras.Model(x, keras.layers.Dense(3)(keras.layers.Dense(4)(x)))
+    for layer in model.layers[1:]:
+        layer.quantize(mode)
+    (own,), (wide,) = in_both(model, rng.normal(size=(2, 16)).astype(np.float32))
+    assert wide.dtype == np.float64
+    np.testing.assert_allclose(own, wide, rtol=1e-5)
+
+
+def test_product_of_two_variables_is_in_float64(rng):
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, keras.layers.Dense(4, name="dense")(x))
+    layer = model.get_layer("dense")
+    layer.enable_lora(2)
+    down, up = rng.normal(size=(6, 2)), rng.normal(size=(2, 4))
+    layer.lora_kernel_a.assign(down)
+    layer.lora_kernel_b.assign(up)
+    batch = rng.normal(size=(3, 6)).astype(np.float32)
+    _, (wide,) = in_both(model, batch)
+    kernels = (layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)
+    whole, down, up = (kernel.numpy().astype(np.float64) for kernel in kernels)
+    np.testing.assert_allclose(wide, batch @ (whole + down @ up), rtol=1e-12)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_interrupt_leaves_nothing_behind(error, rng):
     class Interrupted(keras.layers.Layer):

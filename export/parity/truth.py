@@ -1,10 +1,10 @@
 """A Keras model evaluated in float64: the very same layers, for the time of a call.
 
-While the call runs, every layer's dtype policy is float64, the inputs of functional models are
-declared float64, and a `keras.StatelessScope` holds float64 copies of the variables. No layer is
-built again or copied, so that nested, shared, subclassed and custom layers compute what they always
-do, also those that could not be made from their config. All is put back when the call ends, be it
-by an error or an interrupt; the variables are never touched.
+While the call runs, every layer's dtype policy is float64, or quantised from float64, the inputs of
+functional models are declared float64, and a `keras.StatelessScope` holds float64 copies of the
+variables. No layer is built again or copied, so that nested, shared, subclassed and custom layers
+compute what they always do, also those that could not be made from their config. All is put back
+when the call ends, be it by an error or an interrupt; the variables are never touched.
 
 TensorFlow has no three-dimensional maximum in float64 on a CPU; that over two axes and then over
 the third is the same. What a layer casts itself, such as a Lambda that says "float32", stays in
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.common.variables import AutocastScope
 
 from keras_bn.methods import replaced_methods
 
@@ -72,10 +73,11 @@ def computing_in_float64(model: keras.Model) -> Iterator[None]:
     try:
         keras.config.set_floatx("float64")
         for layer in layers:
-            vars(layer)["_dtype_policy"] = keras.DTypePolicy("float64")
+            vars(layer)["_dtype_policy"] = _policy_in_float64(layer)
         for tensor in tensors:
             tensor._dtype = "float64"
-        with replaced_methods(cubes):
+        # Else a variable says that it is float32, whatever its value in a StatelessScope is.
+        with replaced_methods(cubes), AutocastScope("float64"):
             yield
     finally:
         keras.config.set_floatx(default)
@@ -83,6 +85,16 @@ def computing_in_float64(model: keras.Model) -> Iterator[None]:
             vars(layer)["_dtype_policy"] = policy
         for tensor, dtype in zip(tensors, dtypes, strict=True):
             tensor._dtype = dtype
+
+
+def _policy_in_float64(layer: Any) -> Any:
+    """Return a layer's policy in float64; quantised weights mean nothing to one that is not."""
+    policy = vars(layer)["_dtype_policy"]
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        policy = policy[layer.path or ""]  # no path before it is built
+    if policy.quantization_mode is None:
+        return keras.DTypePolicy("float64")
+    return type(policy).from_config({**policy.get_config(), "source_name": "float64"})
 
 
 def _all_layers(model: Any) -> Iterator[Any]:
