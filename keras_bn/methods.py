@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["replaced_methods"]
+__all__ = ["call_of", "replaced_methods"]
 
 
 @contextlib.contextmanager
@@ -26,3 +26,8 @@ def replaced_methods(methods: Iterable[tuple[Any, str, Callable[..., Any]]]) -> 
                 vars(layer).pop(name, None)
             else:
                 vars(layer)[name] = method
+
+
+def call_of(layer: Any) -> str:
+    """Return the name of the method that Keras calls to run a layer."""
+    return "call" if layer.quantization_mode is None else "quantized_call"

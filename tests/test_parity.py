@@ -143,6 +143,17 @@ def test_inputs_and_outputs_of_other_names_stand_in_order(tmp_path):
     assert report.fault.layers == ("second",)
 
 
+def test_output_of_another_dtype_is_noted(small_model, exported):
+    proto = onnx.load(exported)
+    (value,) = proto.graph.output
+    cast = onnx.helper.make_node("Cast", [value.name], ["wide"], to=onnx.TensorProto.DOUBLE)
+    proto.graph.node.append(cast)
+    value.name, value.type.tensor_type.elem_type = "wide", onnx.TensorProto.DOUBLE
+    onnx.save(proto, exported)
+    notes = check_parity(small_model, exported).notes
+    assert "output 'dense_bn' is float32 in the model and float64 in the file" in notes
+
+
 @pytest.mark.parametrize("more", [True, False])
 def test_file_with_more_or_fewer_outputs_is_refused(small_model, exported, more):
     proto = onnx.load(exported)

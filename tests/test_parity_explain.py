@@ -227,6 +227,20 @@ def test_layers_are_found_under_the_scopes_of_tf2onnx(small_model, files):
     assert fault.layers == ("depthwise", "depthwise_bn")
 
 
+def test_quantised_layer_is_named(tmp_path):
+    x = keras.Input((8,), name="x")
+    y = keras.layers.Dense(3, name="b")(keras.layers.Dense(4, name="a")(x))
+    model, path = keras.Model(x, y), tmp_path / "model.onnx"
+    for layer in model.layers[1:]:
+        layer.quantize("int8")
+    assert export_onnx(model, path).parity.passed
+    proto = onnx.load(path)
+    kernel = next(t for t in proto.graph.initializer if t.name == "a/kernel")
+    kernel.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(kernel), kernel.name))
+    onnx.save(proto, path)
+    assert check_parity(model, path).fault.layers == ("a",)
+
+
 def test_weights_in_a_file_of_their_own(small_model, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(small_model, path, external_data=True)

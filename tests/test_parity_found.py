@@ -261,8 +261,14 @@ class Gate(keras.layers.Layer):
 
 @pytest.mark.parametrize(
     "gate",
-    [keras.activations.silu, keras.ops.sigmoid, keras.ops.silu, Gate()],
-    ids=["activation", "ops.sigmoid", "ops.silu", "tf.nn.sigmoid"],
+    [
+        keras.activations.silu,
+        keras.ops.sigmoid,
+        keras.ops.silu,
+        lambda x: 1 + keras.ops.erf(x / 4),
+        Gate(),
+    ],
+    ids=["activation", "ops.sigmoid", "ops.silu", "erf", "tf.nn.sigmoid"],
 )
 def test_gate_of_any_kind_raises_no_alarm(path, rng, gate):
     x = keras.Input((8,), name="x")

@@ -21,7 +21,7 @@ from ..load import require_file
 from ..precision.choice import require_precision
 from ..signature import signature_of
 from .batch_size import largest_batch
-from .expected import expected_of, judge
+from .expected import Expected, expected_of, judge
 from .explain import explain as explain_difference
 from .options import require_options
 from .report import OutputParity, ParityReport
@@ -92,6 +92,8 @@ def check_parity(
     outputs = [row for name in providers for row in judge(path, expected, name)]
     notes += _renamed("inputs", expected.inputs, file.inputs)
     notes += _renamed("outputs", expected.outputs, file.model.graph.outputs)
+    if precision == "keep":
+        notes += _retyped(expected, file.model.graph.outputs)
     report = ParityReport(
         str(model.name),
         str(path),
@@ -127,6 +129,22 @@ def _renamed(what: str, names: list[str], values: Sequence[Any]) -> list[str]:
     """Return a note if a file has other names than the model, and nothing if it has not."""
     found = by_position(names, [str(value.name) for value in values])
     return [] if found == names else [f"the {what} {names} are called {found} in the file"]
+
+
+def _retyped(expected: Expected, values: Sequence[Any]) -> list[str]:
+    """Return a note for each output that a file gives in another dtype than the model."""
+    found = {str(value.name): value.dtype for value in values}
+    there = by_position(expected.outputs, list(found))
+    pairs = [
+        (name, array.dtype.name, found[place].numpy().name)
+        for name, place, array in zip(expected.outputs, there, expected.cases[0].own, strict=True)
+        if found[place] is not None
+    ]
+    return [
+        f"output {name!r} is {wanted} in the model and {given} in the file"
+        for name, wanted, given in pairs
+        if wanted != given
+    ]
 
 
 def _doubtful(outputs: Sequence[OutputParity]) -> str:

@@ -31,7 +31,7 @@ from .report import Fault, LayerParity, OutputParity, Stage, StageParity
 from .rule import FLOAT64
 from .runners import CHANNELS_SECOND, Samples, channels_second
 from .samples import samples_of
-from .stored import fault_of_weights
+from .stored import fault_of_content
 
 __all__ = ["Explanation", "explain"]
 
@@ -130,7 +130,7 @@ def explain(
         fault = None
         agreeing = complete and all(graph.stage.passed for graph in graphs)
         if agreeing and of_this_version:
-            fault = fault_of_weights(model, path, graphs[-2].path, AT_FAULT["file"])
+            fault = fault_of_content(model, path, graphs[-2].path, AT_FAULT["file"])
     stages = [*(graph.stage for graph in graphs), _stage("optimiser", in_file, plain=False)]
     failed = [stage.stage for stage in stages if not stage.passed]
     if failed and not wrong:

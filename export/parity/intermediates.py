@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.methods import replaced_methods
+from keras_bn.methods import call_of, replaced_methods
 
 from ..naming import LayerPaths
 
@@ -84,7 +84,7 @@ class Recorder:
         record: list[Intermediate] = []
         places: dict[int, tuple[Any, int]] = {}
         calls = [
-            (layer, "call", _noting(path, layer, record, places, wanted))
+            (layer, call_of(layer), _noting(path, layer, record, places, wanted))
             for path, layer in self.layers.items()
         ]
         with replaced_methods(calls):
@@ -99,7 +99,7 @@ def _noting(
     wanted: Container[int],
 ) -> Callable[..., Any]:
     """Return a layer's `call` that also notes what it returns."""
-    original = layer.call
+    original = getattr(layer, call_of(layer))
 
     def place_of(tensor: Any) -> int | None:
         found = places.get(id(tensor))

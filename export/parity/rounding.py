@@ -4,12 +4,12 @@ The model runs in float64 with every weight w and every output y of a layer roun
 
     w (1 + epsilon u / 2),  y (1 + epsilon u),   u uniform in [-1, 1]
 
-(Monte Carlo arithmetic: D. S. Parker 1997, UCLA CSD-970002). A sigmoid, in a layer, a recurrent
-cell or a model's own code, is rounded as y + epsilon u, and SiLU and GELU, which are x times such a
-gate, as y + |x| epsilon u: ONNX Runtime's errors in these are absolute, and all that there is to
-see where every gate is shut. What comes out differs from the truth as an implementation in that
-precision may, and so tells a network that enlarges rounding errors, on which Keras itself may have
-been lucky, from a file that is wrong.
+(Monte Carlo arithmetic: D. S. Parker 1997, UCLA CSD-970002). A sigmoid or an error function, in a
+layer, a recurrent cell or a model's own code, is rounded as y + epsilon u, and SiLU and GELU, which
+are x times such a gate, as y + |x| epsilon u: ONNX Runtime's errors in these are absolute, and all
+that there is to see where every gate is shut. What comes out differs from the truth as an
+implementation in that precision may, and so tells a network that enlarges rounding errors, on which
+Keras itself may have been lucky, from a file that is wrong.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.methods import replaced_methods
+from keras_bn.methods import call_of, replaced_methods
 
 from ..signature import Signature
 from .runners import Samples, in_keras, run_batches
@@ -29,7 +29,7 @@ from .truth import Float64Weights
 __all__ = ["run_rounded"]
 
 DRAWS = 3
-GATES = ("sigmoid",)  # in (0, 1)
+GATES = ("sigmoid", "erf", "erfc")  # of at most 2
 GATED = ("silu", "swish", "gelu")  # x times a gate
 
 
@@ -87,7 +87,9 @@ def _rounding(model: keras.Model, rounded: Callable[..., Any], epsilon: float) -
         for name in (*GATES, *GATED)
         if name in vars(module)
     ]
-    with replaced_methods([(layer, "call", of_layer(layer.call)) for layer in layers] + gates):
+    calls = [(layer, call_of(layer)) for layer in layers]
+    rounding = [(layer, name, of_layer(getattr(layer, name))) for layer, name in calls]
+    with replaced_methods(rounding + gates):
         yield
 
 

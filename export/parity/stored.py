@@ -1,9 +1,13 @@
-"""The weights in a file, beside those of a fresh export of the same model -> a fault, or none.
+"""What a file stores, beside a fresh export of the same model -> a fault, or none.
 
-Samples show little of a large table, and nothing of a weight that meets only zeros; the weights
-themselves show both. Only a file by the same versions can be asked: others may store other weights.
+Samples show little of a large table, nothing of a weight that meets only zeros, and nothing of a
+bound that no value reaches; weights, operators and attributes themselves show it. Only a file by
+the same versions can be asked: others may store other weights. Operators are compared where a file
+has the same inputs and the same nodes, by name, so that it was exported with the same options and
+not rewritten by another tool since.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -15,11 +19,20 @@ from .measure import errors_of, scale_of
 from .report import Fault
 from .rule import FLOOR
 
-__all__ = ["fault_of_weights"]
+__all__ = ["fault_of_content"]
+
+PLAIN = frozenset(  # types of attributes that no rounding on another machine changes
+    {
+        ir.AttributeType.FLOAT,
+        ir.AttributeType.INT,
+        ir.AttributeType.INTS,
+        ir.AttributeType.STRING,
+    }
+)
 
 
-def fault_of_weights(model: keras.Model, path: Path, right: Path, sentence: str) -> Fault | None:
-    """Return a fault that names the first weight that differs; None if all agree.
+def fault_of_content(model: keras.Model, path: Path, right: Path, sentence: str) -> Fault | None:
+    """Return a fault that names what differs first; None if all agree.
 
     Args:
         model: The model.
@@ -27,26 +40,50 @@ def fault_of_weights(model: keras.Model, path: Path, right: Path, sentence: str)
         right: The same model, exported anew. Weights in other dtypes or shapes are not compared.
         sentence: What the fault says first.
     """
-    weights, fresh = (ir.load(file).graph.initializers for file in (path, right))
-    for name in [name for name in weights if name in fresh]:
-        error = _error(fresh[name].const_value, weights[name].const_value)
-        if error:
-            layer = name.rpartition("/")[0]
-            layers = (layer,) if layer in LayerPaths(model).layers() else ()
-            detail = (
-                f"{sentence}. On the samples it agrees, but weight {name!r} differs from that of "
-                f"the fresh export by {error:.1e} of its scale."
-            )
-            return Fault("file", layers, name, detail)
+    found, fresh = (ir.load(file).graph for file in (path, right))
+    for name, what in _differences(found, fresh):
+        known = LayerPaths(model).layers()
+        layers = tuple(layer for layer in (name, name.rpartition("/")[0]) if layer in known)[:1]
+        detail = f"{sentence}. On the samples it agrees, but {what} of the fresh export."
+        return Fault("file", layers, name, detail)
     return None
 
 
-def _error(right: ir.TensorProtocol | None, stored: ir.TensorProtocol | None) -> float:
-    """Return the largest error relative to the scale; 0 if rounding explains it."""
-    if right is None or stored is None:
-        return 0.0
-    truth, found = right.numpy(), stored.numpy()
+def _differences(found: ir.Graph, fresh: ir.Graph) -> Iterator[tuple[str, str]]:
+    """Yield the name of each weight or operator that differs, and in what."""
+    for name, value in found.initializers.items():
+        if name in fresh.initializers:
+            yield from _of_constants(name, value, fresh.initializers[name])
+    twins = {node.name: node for node in fresh}
+    if _surface(found) != _surface(fresh) or len(twins) < len(fresh):
+        return
+    for node in found:
+        twin, name = twins[node.name], str(node.name)
+        if node.op_type != twin.op_type:
+            yield name, f"operator {name!r} is {node.op_type} instead of the {twin.op_type}"
+            continue
+        for key in node.attributes.keys() & twin.attributes.keys():
+            mine, its = (n.attributes[key] for n in (node, twin))
+            if mine.type in PLAIN and its.type in PLAIN and mine.value != its.value:
+                yield name, f"attribute {key!r} of operator {name!r} differs from that"
+        for given, wanted in zip(node.inputs, twin.inputs, strict=False):
+            if given is not None and wanted is not None:
+                for _, what in _of_constants(str(given.name), given, wanted):
+                    yield name, what
+
+
+def _surface(graph: ir.Graph) -> tuple[object, object]:
+    """Return what the inputs are, and the names of all nodes."""
+    inputs = [(value.name, value.dtype, str(value.shape)) for value in graph.inputs]
+    return inputs, sorted(str(node.name) for node in graph)
+
+
+def _of_constants(name: str, value: ir.Value, right: ir.Value) -> Iterator[tuple[str, str]]:
+    if value.const_value is None or right.const_value is None:
+        return
+    found, truth = value.const_value.numpy(), right.const_value.numpy()
     if found.dtype != truth.dtype or found.dtype.kind != "f" or found.shape != truth.shape:
-        return 0.0
+        return
     error = errors_of(truth, found, scale_of(truth)).max
-    return error if error > FLOOR * np.finfo(found.dtype).eps else 0.0
+    if error > FLOOR * np.finfo(found.dtype).eps:  # more than rounding explains
+        yield name, f"weight {name!r} differs by {error:.1e} of its scale from that"
