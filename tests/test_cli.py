@@ -5,10 +5,12 @@ byte, signals, or the end of the process count.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+import types
 import zipfile
 
 import keras
@@ -17,6 +19,7 @@ import onnx
 import pytest
 from commands import TOOL, assert_one_line, tool
 
+from keras_bn.export import cli
 from keras_bn.export import save as saving
 
 
@@ -227,6 +230,15 @@ def test_stopped_export_leaves_no_file_behind(files, number, status):
     printed = process.communicate(timeout=60)
     assert (process.returncode, *printed) == (status, b"", b"")
     assert ((files / "model.onnx").read_bytes(), sorted(files.iterdir())) == before
+
+
+def test_interrupt_while_the_program_is_being_imported_is_no_error_of_its_own(monkeypatch):
+    half_imported = types.ModuleType("keras_bn.export.save")
+    monkeypatch.setitem(sys.modules, half_imported.__name__, half_imported)
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    cli._end(signal.SIGINT, None)
+    assert ended == [130]
 
 
 def listen_to_interrupts():
