@@ -241,6 +241,42 @@ def test_quantised_layer_is_named(tmp_path):
     assert check_parity(model, path).fault.layers == ("a",)
 
 
+def strip(path):
+    """Make a file that of another tool."""
+    proto = onnx.load(path)
+    del proto.metadata_props[:]
+    onnx.save(proto, path)
+
+
+@pytest.mark.parametrize("change", [None, strip], ids=["own", "of another tool"])
+def test_state_of_a_masked_layer_is_not_taken_for_its_output(tmp_path, randomised, change):
+    path = tmp_path / "model.onnx"
+    words = keras.Input((5,), dtype="int32", name="words")
+    y = keras.layers.Embedding(9, 4, mask_zero=True)(words)
+    y = keras.layers.LSTM(3, name="lstm")(y)
+    model = randomised(keras.Model(words, keras.layers.Dense(2, name="dense")(y)))
+    export_onnx(model, path)
+    if change is not None:
+        change(path)
+    report = check_parity(model, path, explain=True)
+    assert report.passed
+    assert {row.status for row in report.layers} == {"agrees"}
+    assert {"lstm", "dense"} <= {row.layer for row in report.layers}
+
+
+def test_fault_that_is_a_factor_is_not_called_rescaled(files, small_model):
+    path = files / "model.onnx"
+    strip(path)
+    proto = onnx.load(path)
+    kernel = next(t for t in proto.graph.initializer if t.name == "conv/kernel")
+    values = onnx.numpy_helper.to_array(kernel) * np.float32(1.5)
+    kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
+    onnx.save(proto, path)
+    report = check_parity(small_model, path)
+    first = next(row for row in report.layers if row.value == report.fault.value)
+    assert (first.layer, first.status) == ("conv_bn", "differs")
+
+
 def test_weights_in_a_file_of_their_own(small_model, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(small_model, path, external_data=True)

@@ -12,6 +12,10 @@ Runtime computes much of a float16 graph in float32, and the outputs may be righ
 goes back from an output that differs, through tensors that differ, to the first one that is
 computed from nothing but tensors that agree.
 
+Not every tensor that leaves a layer is its output: a recurrent layer's initial state has the shape
+of one, too. What differs from an output that another tensor holds, or differs from it in a right
+graph as well, is left out.
+
 Values are looked at in portions of at most `PORTION` bytes, a run of everything for each.
 """
 
@@ -115,12 +119,17 @@ def compare_layers(
                 found.bad.add(value)
                 found.proven.add(value)
             found.rows[value], found.holds[value] = row, match.place
-    before = folded_before(found.holds, found.held, shapes)
-    rows = {v: dataclasses.replace(row, folded=before[v]) for v, row in found.rows.items()}
+    found.leave_out(found.as_intended())
+    known = set(found.rows)
     there = by_position(keras_side.outputs, file.taps.outputs)
     wrong = {there[keras_side.outputs.index(name)] for name in wrong_outputs}
-    first = _first(file.taps, set(rows), found.bad, found.proven or wrong)
-    last = set() if first else _behind(file.taps, set(rows), wrong)
+    first = _first(file.taps, known, found.bad, found.proven or wrong)
+    last = set() if first else _behind(file.taps, known, wrong)
+    found.leave_out(found.beside() - found.proven - first - last)
+    before = folded_before(found.holds, found.held, shapes)
+    rows = {v: dataclasses.replace(row, folded=before[v]) for v, row in found.rows.items()}
+    for value in first:  # a fault may look like a factor
+        rows[value] = dataclasses.replace(rows[value], status="differs")
     in_order = [value for value in file.taps.taps if value in rows]
     return Layers(
         tuple(rows[value] for value in in_order),
@@ -168,6 +177,21 @@ class _Findings:
             return row
         self.proven.add(value)
         return dataclasses.replace(row, status="differs")
+
+    def as_intended(self) -> set[str]:
+        """Return the tensors that hold no layer's output, in a right graph no more than here."""
+        return self._differing() - self.bad
+
+    def beside(self) -> set[str]:
+        """Return the tensors that differ from an output which another tensor holds."""
+        return {value for value in self._differing() if self.holds[value] in self.held}
+
+    def leave_out(self, values: Set[str]) -> None:
+        for value in values:
+            del self.rows[value], self.holds[value]
+
+    def _differing(self) -> set[str]:
+        return {value for value, row in self.rows.items() if row.status == "differs"}
 
 
 class _Side:
