@@ -8,6 +8,7 @@ code. Neither may declare far more than it holds (`archives.py`, `stored_weights
 import io
 import json
 import os
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
 OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
+UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
 ZIP = b"PK"  # the first bytes of a zip file
 
 
@@ -110,6 +112,9 @@ def load_keras_model(path: Path, *, unsafe: bool = False) -> "keras.Model":
     except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise anything
         if not unsafe and "safe_mode=False" in str(e):  # as all that Keras then refuses says
             raise _holds_code(path, _words(e)) from e
+        unknown = UNKNOWN.search(str(e))
+        if unknown:
+            raise _holds_unknown(path, *unknown.groups()) from e
         raise _not_a_model(path, _words(e)) from e
 
 
@@ -210,6 +215,15 @@ def _not_a_model(path: Path, why: str) -> ExportError:
     return ExportError(
         "MODEL.keras must be a whole file written by model.save('....keras'). "
         f"Received: {str(path)!r}: {why}. Save the model again."
+    )
+
+
+def _holds_unknown(path: Path, kind: str, name: str) -> ExportError:
+    return ExportError(
+        "MODEL.keras must hold Keras's own classes and functions, because this command imports no "
+        f"others. Received: {str(path)!r}, with the {kind} {name!r}. In Python, import what "
+        "defines it, load the model with keras.saving.load_model, and call the functions of "
+        "keras_bn.export on that."
     )
 
 

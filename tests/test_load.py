@@ -37,6 +37,20 @@ def test_code_is_refused(load, with_code):
         load(with_code)
 
 
+def test_class_that_is_not_imported_is_named_with_the_way_to_use_it(tmp_path):
+    @keras.saving.register_keras_serializable("mine")
+    class Doubling(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((3,)), Doubling()]).save(path)
+    del keras.saving.get_custom_objects()["mine>Doubling"]
+    told = r"model.keras', with the class 'Doubling'\. In Python, import what defines it"
+    with pytest.raises(ExportError, match=told):
+        load_keras_model(path)
+
+
 def test_code_runs_if_asked_to(with_code):
     for model in (
         load_keras_model(with_code, unsafe=True),
