@@ -171,7 +171,7 @@ class _Findings:
         if compared(value, right, match, record).status == "agrees":
             self.held.add(match.place)
         if errors_of(right, array, scale_of(right)).max <= row.tolerance:
-            return row if row.status == "agrees" else dataclasses.replace(row, status="rescaled")
+            return row
         self.bad.add(value)
         if not trusted:
             return row

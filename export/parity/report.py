@@ -159,7 +159,7 @@ class LayerParity:
         tolerance: What that would be allowed if it were an output.
         status: "agrees"; "differs"; or "rescaled": the tensor is the layer's output times a factor
             and plus an offset per channel, which a later layer makes up for if a batch norm was
-            moved through the layer; or it is what a right export holds there on purpose.
+            moved through the layer.
     """
 
     layer: str
