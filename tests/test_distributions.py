@@ -48,7 +48,7 @@ def test_rescaling_gets_pixels():
     assert values.min() >= 0
     assert 200 < values.max() <= 255
     assert np.array_equal(values, np.round(values))
-    assert "a Rescaling expects" in whys(model)[0]
+    assert "as pixels are" in whys(model)[0]
 
 
 def test_normalization_gets_what_it_was_adapted_to():

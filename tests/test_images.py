@@ -176,7 +176,7 @@ def assert_refused(folder, model, *texts, **options):
 @pytest.mark.parametrize(
     ("model", "options", "text"),
     [
-        (lambda: model_of(), {}, "'mine', whose input no Rescaling or Normalization"),
+        (lambda: model_of(), {}, "'mine', whose input nothing reads that expects pixels"),
         (lambda: model_of(name="efficientnetb0"), {}, "--preprocess"),  # built without its layers
         (lambda: model_of(), {"preprocess": "resnet18"}, "none, 0-1 or one of convnext"),
         (lambda: model_of(), {"preprocess": "imagenet"}, "Received: 'imagenet'"),

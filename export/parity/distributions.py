@@ -4,24 +4,26 @@
     bool              False or True
     integers          0 to the smallest table that reads them: an Embedding's `input_dim`, a
                       CategoryEncoding's or Hashing's number of tokens; 0 to 255 for uint8 and for
-                      what a Rescaling reads; else 0 or 1
-    floats            whole numbers from 0 to 255 where a Rescaling reads them; mean + deviation *
-                      normal where an adapted Normalization does; else normal, mean 0, deviation 1
+                      pixels; else 0 or 1
+    floats            whole numbers from 0 to 255 for pixels (`readers.py` says what reads those);
+                      mean + deviation * normal where an adapted Normalization reads them; else
+                      normal, mean 0, deviation 1
 
 What reads an input is known of functional and sequential models, nested ones too. Of any other
 model the dtype alone is known.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from ..errors import ExportError
+from .readers import expects_pixels, readers_of
 
-__all__ = ["Distribution", "distributions_of", "readers_of"]
+__all__ = ["Distribution", "distributions_of"]
 
 OUTSIDE = 10.0  # times as far from the middle as the range reaches
 INTEGER_TABLES = ("input_dim", "num_tokens")
@@ -137,7 +139,7 @@ def _stated(spec: Any, limits: tuple[float, float]) -> Distribution:
 
 def _inferred(numpy_dtype: Any, readers: list[Any]) -> Distribution:
     dtype = np.dtype(numpy_dtype)
-    rescaled = [layer for layer in readers if isinstance(layer, keras.layers.Rescaling)]
+    pixels = any(expects_pixels(reader) for reader in readers)
     if dtype.kind == "b":
         return Distribution(dtype, 0.5, 0.5, False, True, "False or True")
     if dtype.kind in "iu":
@@ -149,17 +151,17 @@ def _inferred(numpy_dtype: Any, readers: list[Any]) -> Distribution:
         ]
         if sizes:
             largest, because = min(sizes) - 1, ", the indices of the table that reads them"
-        elif rescaled or dtype == np.uint8:
+        elif pixels or dtype == np.uint8:
             largest, because = 255, ", as pixels are"
         else:
             largest, because = 1, ""
         largest = min(largest, np.iinfo(dtype).max)
         why = f"whole numbers from 0 to {largest}{because}"
         return Distribution(dtype, largest / 2, largest / 2, False, True, why)
-    if rescaled:
+    if pixels:
         middle, width = sum(PIXELS) / 2, (PIXELS[1] - PIXELS[0]) / 2
         return Distribution(
-            dtype, middle, width, False, True, "whole numbers from 0 to 255, as a Rescaling expects"
+            dtype, middle, width, False, True, "whole numbers from 0 to 255, as pixels are"
         )
     for layer in readers:
         if isinstance(layer, keras.layers.Normalization) and not layer.invert:
@@ -169,27 +171,3 @@ def _inferred(numpy_dtype: Any, readers: list[Any]) -> Distribution:
                 mean, variance = mean[0], variance[0]
             return Distribution(dtype, mean, np.sqrt(variance), True, False, why)
     return Distribution(dtype, 0.0, 1.0, True, False, "normal, mean 0 and deviation 1")
-
-
-def readers_of(model: Any) -> list[tuple[Any, ...]]:
-    """Return the layers that read each input, looking through nested models."""
-    functional = getattr(model, "_functional", None) or model  # a Sequential holds one
-    inputs = keras.tree.flatten(getattr(functional, "inputs", None) or [])
-    operations = getattr(functional, "operations", None)
-    if not operations:
-        return []
-    return [tuple(_reading(tensor, operations)) for tensor in inputs]
-
-
-def _reading(tensor: Any, operations: list[Any]) -> Iterator[Any]:
-    for operation in operations:
-        for node in operation._inbound_nodes:
-            places = [i for i, value in enumerate(node.input_tensors) if value is tensor]
-            if not places:
-                continue
-            inner = readers_of(operation) if isinstance(operation, keras.Model) else []
-            if len(inner) == len(node.input_tensors):
-                for place in places:
-                    yield from inner[place]
-            else:
-                yield operation

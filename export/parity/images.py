@@ -4,10 +4,11 @@ The images of the folder, and of the folders in it, one for each class, in the o
 
     a size that the model states    resized to it, bilinear; else all must have one size
     grey or RGB                     by the input's channels
-    what the numbers are            pixels from 0 to 255 where a Rescaling, a Normalization of
-                                    pixels or an integer input reads them; else, for a model with a
-                                    name of `keras.applications`, what its `preprocess_input` makes;
-                                    else only what the caller says
+    what the numbers are            pixels from 0 to 255 where a Rescaling or the like
+                                    (`readers.py`), a Normalization of pixels or an integer input
+                                    reads them; else, for a model with a name of
+                                    `keras.applications`, what its `preprocess_input` makes; else
+                                    only what the caller says
 
 Images are decoded one at a time. Their orientation in EXIF is not followed.
 """
@@ -28,8 +29,8 @@ import tensorflow as tf
 from ..archives import ArchiveError
 from ..errors import ExportError, one_line
 from ..signature import signature_of
-from .distributions import readers_of
 from .image_files import LARGEST_FILE, decoded
+from .readers import expects_pixels, readers_of
 
 __all__ = ["load_images"]
 
@@ -133,7 +134,7 @@ def _way(model: Any, dtype: np.dtype[Any], readers: list[Any], preprocess: str |
             return family
     raise ExportError(
         f"The model must say what its images are preprocessed with. Received: {str(model.name)!r}, "
-        "whose input no Rescaling or Normalization of pixels reads. "
+        "whose input nothing reads that expects pixels. "
         f"Pass --preprocess {PIXELS}|{UNIT}|FAMILY, such as resnet or vgg16."
     )
 
@@ -146,7 +147,7 @@ def _reads_pixels(layer: Any) -> bool:
     """Say whether a layer that reads the input was made for 0 to 255."""
     if isinstance(layer, keras.layers.Normalization):
         return not layer.invert and bool(np.max(np.asarray(layer.mean)) > 1)  # else for 0 to 1
-    return isinstance(layer, keras.layers.Rescaling)
+    return expects_pixels(layer)
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -1,0 +1,103 @@
+"""An input of a model -> the layers that read it, and whether they expect pixels from 0 to 255.
+
+Nested models are looked through, and so are layers and operations that pass values on as they are,
+in inference: resizing, cropping, augmentation, Dropout, Reshape and the like. Pixels are what a
+Rescaling reads, or a line of code that does the same, such as `x / 255.0` or a `preprocess_input`
+of `keras.applications`.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["expects_pixels", "readers_of"]
+
+PASSING_LAYERS = tuple(
+    getattr(keras.layers, name)
+    for name in dir(keras.layers)
+    if name.startswith(("Random", "SpatialDropout"))
+    or name in "CenterCrop Dropout GaussianNoise Identity Permute Reshape Resizing".split()
+)
+PASSING_OPERATIONS = frozenset({"Cast", "GetItem", "Reshape", "Stack", "Transpose"})
+DIVISORS = 100.0, 256.0  # the smallest and the largest that turn pixels into numbers around 1
+MEANS = 60.0, 200.0  # likewise of a channel's pixels
+
+
+def readers_of(model: Any) -> list[tuple[Any, ...]]:
+    """Return the layers and operations that read each input, in the order of the inputs.
+
+    Args:
+        model: Any model; of one that is not functional or sequential nothing is known: [].
+    """
+    functional = _functional(model)
+    if functional is None:
+        return []
+    inputs = keras.tree.flatten(functional.inputs)
+    return [tuple(_follow(tensor, functional.operations)[0]) for tensor in inputs]
+
+
+def expects_pixels(reader: Any) -> bool:
+    """Say whether a layer or operation was made for numbers from 0 to 255."""
+    if isinstance(reader, keras.layers.Rescaling):
+        return True
+    if isinstance(reader, keras.layers.Layer):
+        return False
+    arguments = reader._inbound_nodes[0].arguments
+    constants = [
+        np.abs(np.asarray(value, np.float64))
+        for value in keras.tree.flatten((arguments.args, arguments.kwargs))
+        if not isinstance(value, keras.KerasTensor) and np.asarray(value).dtype.kind in "if"
+    ]
+    match type(reader).__name__:
+        case "Divide" | "TrueDivide":
+            return _within(constants, DIVISORS)
+        case "Multiply":
+            with np.errstate(divide="ignore"):
+                return _within([1.0 / values for values in constants], DIVISORS)
+        case "Add" | "Subtract":
+            return _within(constants, MEANS)
+    return False
+
+
+def _within(constants: list[np.ndarray], limits: tuple[float, float]) -> bool:
+    low, high = limits
+    return bool(constants) and all(np.all((low <= c) & (c <= high)) for c in constants)
+
+
+def _functional(model: Any) -> Any:
+    """Return a model that has its operations listed; None if it has not."""
+    functional = getattr(model, "_functional", None) or model  # a Sequential holds one
+    known = getattr(functional, "inputs", None) and getattr(functional, "operations", None)
+    return functional if known else None
+
+
+def _follow(tensor: Any, operations: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Return what reads a tensor, and all tensors that hold its values, itself the first."""
+    readers: list[Any] = []
+    reached = [tensor]
+    nodes = [(operation, node) for operation in operations for node in operation._inbound_nodes]
+    for held in reached:  # which grows
+        for operation, node in nodes:
+            places = [i for i, value in enumerate(node.input_tensors) if value is held]
+            if not places:
+                continue
+            inner = _functional(operation) if isinstance(operation, keras.Model) else None
+            if inner is not None and len(inner.inputs) == len(node.input_tensors):
+                for place in places:
+                    found, passed = _follow(inner.inputs[place], inner.operations)
+                    readers += found
+                    outputs = zip(inner.outputs, node.output_tensors, strict=True)
+                    reached += [outer for own, outer in outputs if any(own is t for t in passed)]
+            elif _passes(operation):
+                reached += [t for t in node.output_tensors if not any(t is r for r in reached)]
+            else:
+                readers.append(operation)
+    return readers, reached
+
+
+def _passes(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, PASSING_LAYERS)
+    return type(operation).__name__ in PASSING_OPERATIONS
