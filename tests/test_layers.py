@@ -116,6 +116,11 @@ UNARY = {
     "UnitNormalization": (ROWS, layers.UnitNormalization, ()),
     "UpSampling1D": (ROWS, layers.UpSampling1D, (2,)),
     "UpSampling2D bilinear": (IMAGE, layers.UpSampling2D, ((2, 3), None, "bilinear")),
+    "UpSampling2D bilinear, size unknown": (
+        (None, None, 4),
+        layers.UpSampling2D,
+        ((2, 3), None, "bilinear"),
+    ),
     "UpSampling2D nearest": ((None, None, 4), layers.UpSampling2D, ((2, 3),)),
     "UpSampling3D": ((4, 3, 2, 2), layers.UpSampling3D, (2,)),
     "ZeroPadding2D": (IMAGE, layers.ZeroPadding2D, (((1, 2), (3, 4)),)),

@@ -54,8 +54,9 @@ def test_embedding_is_one_gather():
     assert kinds(keras.Model(tokens, layers.Embedding(9, 2)(tokens))) == ["Gather"]
 
 
-def test_nearest_up_sampling_is_one_resize():
-    found = kinds(on((None, None, 3), layers.UpSampling2D((2, 3))))
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_up_sampling_is_one_resize_for_any_size(interpolation):
+    found = kinds(on((None, None, 3), layers.UpSampling2D((2, 3), interpolation=interpolation)))
     assert found == ["Transpose", "Resize", "Transpose"]
 
 

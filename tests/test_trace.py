@@ -68,6 +68,13 @@ def test_captured_tensor_becomes_an_initializer_not_an_input(rng):
     assert_close(run_onnxruntime(traced, x=x)[0], model(x))
 
 
+def test_strings_are_refused():
+    words = keras.Input((), dtype="string", name="words")
+    lookup = keras.layers.TextVectorization(10, output_sequence_length=4, vocabulary=["a", "b"])
+    with pytest.raises(ExportError, match=re.escape("Received: 'words', of strings")):
+        trace(keras.Model(words, lookup(words)))
+
+
 def test_tracing_leaves_the_model_as_it_was(small_model, rng):
     x = rng.normal(size=(2, 6, 6, 3)).astype(np.float32)
     weights, output = small_model.get_weights(), small_model(x, training=False).numpy()
@@ -201,7 +208,7 @@ def test_layer_that_tensorflow_cannot_trace_is_one_error():
 
     x = keras.Input((3,))
     model = keras.Model(x, Broken()(x), name="broken")
-    with pytest.raises(ExportError, match="Received: model 'broken': TensorFlow cannot trace it"):
+    with pytest.raises(ExportError, match=r"trace the model as a graph.*'broken': KeyError"):
         trace(model)
 
 

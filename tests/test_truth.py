@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from networks import bits
 from oracles import normalise
 
@@ -122,6 +123,27 @@ def test_mixed_precision_and_maps_of_policies_come_back(rng):
     model = keras.Model(x, keras.layers.Dense(2, dtype=policies)(y))
     _, (wide,) = in_both(model, rng.normal(size=(2, 4)).astype(np.float32))
     assert wide.dtype == np.float64
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(3, 7), (40, 29), (12, 12)])
+def test_resizing_is_in_float64(size, method, rng):
+    x = keras.Input((12, 9, 3), name="x")
+    model = keras.Model(x, keras.layers.Resizing(*size, interpolation=method)(x))
+    batch = rng.normal(size=(2, 12, 9, 3)).astype(np.float32)
+    resize = tf.image.resize
+    (own,), (wide,) = in_both(model, batch)
+    assert tf.image.resize is resize
+    assert wide.dtype == np.float64
+    # TensorFlow has places in float32, and bicubic weights from a table of 1024.
+    np.testing.assert_allclose(own, wide, atol=2e-5 if method == "bilinear" else 2e-2)
+    # Both are linear in the rows and the columns where all pixels that they read are inside.
+    rows, columns = ((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(size, (12, 9), strict=True))
+    plane = rows[:, None] + 100 * columns
+    inside = ((rows >= 1) & (rows <= 10))[:, None] & (columns >= 1) & (columns <= 7)
+    ramp = np.arange(12)[:, None] + 100.0 * np.arange(9)
+    _, (wide,) = in_both(model, np.broadcast_to(ramp[..., None], batch.shape).astype(np.float32))
+    np.testing.assert_allclose(wide[1, ..., 2][inside], plane[inside], rtol=1e-13)
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])

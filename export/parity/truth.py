@@ -6,9 +6,8 @@ variables. No layer is built again or copied, so that nested, shared, subclassed
 compute what they always do, also those that could not be made from their config. All is put back
 when the call ends, be it by an error or an interrupt; the variables are never touched.
 
-TensorFlow has no three-dimensional maximum in float64 on a CPU; that over two axes and then over
-the third is the same. What a layer casts itself, such as a Lambda that says "float32", stays in
-that precision.
+What TensorFlow does not compute in float64 itself has a stand-in (`kernels.py`). What a layer casts
+itself, such as a Lambda that says "float32", stays in that precision.
 """
 
 import contextlib
@@ -17,9 +16,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.backend.common.variables import AutocastScope
 
 from keras_bn.methods import replaced_methods
+
+from .kernels import max_pool_3d, resize
 
 __all__ = ["Float64Weights", "computing_in_float64"]
 
@@ -63,7 +65,7 @@ def computing_in_float64(model: keras.Model) -> Iterator[None]:
         if isinstance(tensor, keras.KerasTensor) and tensor.dtype in NARROW
     }.values()
     cubes = [
-        (layer, "call", functools.partial(_max_pool_3d, layer))
+        (layer, "call", functools.partial(max_pool_3d, layer))
         for layer in layers
         if isinstance(layer, keras.layers.MaxPooling3D)
     ]
@@ -77,7 +79,8 @@ def computing_in_float64(model: keras.Model) -> Iterator[None]:
         for tensor in tensors:
             tensor._dtype = "float64"
         # Else a variable says that it is float32, whatever its value in a StatelessScope is.
-        with replaced_methods(cubes), AutocastScope("float64"):
+        resizing = (tf.image, "resize", functools.partial(resize, tf.image.resize))
+        with replaced_methods([*cubes, resizing]), AutocastScope("float64"):
             yield
     finally:
         keras.config.set_floatx(default)
@@ -104,18 +107,3 @@ def _all_layers(model: Any) -> Iterator[Any]:
         inner = getattr(layer, "_functional", None)
         if inner is not None:
             yield inner
-
-
-def _max_pool_3d(layer: Any, inputs: Any) -> Any:
-    """Compute what a MaxPooling3D does, shape (N, D, H, W, C): over H and W, then over D."""
-    first = layer.data_format == "channels_first"
-    x = keras.ops.moveaxis(inputs, 1, -1) if first else inputs
-    (depth, *plane), (step, *steps) = layer.pool_size, layer.strides
-    n, d, h, w, c = keras.ops.shape(x)
-    x = keras.ops.reshape(x, (n * d, h, w, c))
-    x = keras.ops.max_pool(x, plane, steps, layer.padding, "channels_last")
-    _, h, w, _ = keras.ops.shape(x)
-    x = keras.ops.reshape(x, (n, d, h * w, c))
-    x = keras.ops.max_pool(x, (depth, 1), (step, 1), layer.padding, "channels_last")
-    x = keras.ops.reshape(x, (n, keras.ops.shape(x)[1], h, w, c))
-    return keras.ops.moveaxis(x, -1, 1) if first else x

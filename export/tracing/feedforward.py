@@ -3,7 +3,9 @@
     BatchNormalization        BatchNormalization, with the channels moved to axis 1 and back
     Dense on rank > 2         MatMul, which TensorFlow wraps in two computed Reshapes
     Embedding                 Gather, which counts negative indices from the end as Keras does
-    UpSampling, nearest       Resize by whole factors, which TensorFlow writes as Tiles
+    UpSampling                Resize by whole factors, which TensorFlow writes as Tiles where it is
+                              nearest, and Keras cannot trace where it is bilinear and the size is
+                              unknown; other interpolations stay
     TimeDistributed(layer)    layer on (N * T, ...), which TensorFlow unrolls, or loops over
 
 The last holds where the layer treats each sample by itself: for Keras's own layers and models of
@@ -30,6 +32,16 @@ NOT_BY_SAMPLE = (
     keras.layers.RNN,
     keras.layers.UnitNormalization,
 )
+
+# Attributes of Resize for each interpolation of an UpSampling layer.
+UP_SAMPLING: dict[str, dict[str, Any]] = {
+    "nearest": {
+        "mode": "nearest",
+        "nearest_mode": "floor",
+        "coordinate_transformation_mode": "asymmetric",
+    },
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+}
 
 
 def feedforward_method(layer: Any) -> tuple[str, Callable[..., Any]] | None:
@@ -101,7 +113,8 @@ def _embedding(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
 
 
 def _up_sampling(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
-    if getattr(layer, "interpolation", "nearest") != "nearest":
+    attributes = UP_SAMPLING.get(getattr(layer, "interpolation", "nearest"))
+    if attributes is None:
         return None
     x = tf.convert_to_tensor(inputs)
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
@@ -111,11 +124,6 @@ def _up_sampling(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
         None if size is None else size * factors[order.index(axis)]
         for axis, size in enumerate(x.shape)
     ]
-    attributes = {
-        "mode": "nearest",
-        "nearest_mode": "floor",
-        "coordinate_transformation_mode": "asymmetric",
-    }
     scales = tf.constant(factors, tf.float32)
     (y,) = place_operator("Resize", [x, None, scales], [shape], attributes, order)
     return y

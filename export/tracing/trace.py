@@ -71,6 +71,12 @@ def trace(
             f"Received: opset={opset!r}."
         )
     signature = signature_of(model, input_signature)
+    for spec in signature.specs:
+        if spec.dtype == tf.string:
+            raise ExportError(
+                "export: the inputs of the model must be numbers. "
+                f"Received: {spec.name!r}, of strings. Look tokens up outside the model."
+            )
     function, variables, outputs = _traced(model, signature)
     tensors = (t for op in function.graph.get_operations() for t in op.outputs)
     if not allow_bfloat16 and any(tensor.dtype == tf.bfloat16 for tensor in tensors):
@@ -114,7 +120,7 @@ def _traced(model: keras.Model, signature: Signature) -> tuple[Any, list[Any], A
         with eager_functions(), stand_ins(model):
             function = tf.function(infer, autograph=False).get_concrete_function(unnamed, weights)
     except Exception as e:  # tracing runs the code of every layer
-        raise _not_convertible(model, f"TensorFlow cannot trace it: {one_line(e)}") from e
+        raise _not_traceable(model, signature, e) from e
     return function, variables, keras.tree.map_structure(lambda _: None, structures[-1])
 
 
@@ -168,6 +174,16 @@ def _not_convertible(model: keras.Model, found: str) -> ExportError:
     return ExportError(
         "export: every TensorFlow operator of the model must have an ONNX equivalent in tf2onnx. "
         f"Received: model {model.name!r}: {found}. Replace that layer, or compute it outside."
+    )
+
+
+def _not_traceable(model: keras.Model, signature: Signature, error: Exception) -> ExportError:
+    advice = "Change the call of that layer, or compute it outside."
+    if any(None in spec.shape[1:] for spec in signature.specs):
+        advice = f"It may need sizes that are stated: give `input_signature`. {advice}"
+    return ExportError(
+        "export: TensorFlow must be able to trace the model as a graph. "
+        f"Received: model {model.name!r}: {one_line(error).rstrip('.')}. {advice}"
     )
 
 
