@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bn.reporting import counted
+
 from .conversion import convert
 from .errors import ExportError, one_line
 from .folding.report import FoldReport
@@ -27,7 +29,8 @@ from .foreign.opening import open_model
 from .foreign.weight_files import read_small
 from .inspection import versions
 from .latency import Latency, measure_latency
-from .parity.runners import LEVELS, OnnxRuntime, Samples, require_providers
+from .parity.providers import CPU, require_providers
+from .parity.runners import LEVELS, OnnxRuntime, Samples
 from .parity.samples import SIZES, draw
 from .save import scratch_folder, write
 from .signature import output_names, signature_of
@@ -81,7 +84,7 @@ def bench_keras(
     file: Path | None = None,
     batch_size: int = 1,
     threads: int = 1,
-    provider: str = "CPUExecutionProvider",
+    provider: str = CPU,
     seconds: float = 3.0,
 ) -> Bench:
     """Time a Keras model, its graph before folding, and the folded one.
@@ -139,7 +142,7 @@ def bench_onnx(
     *,
     batch_size: int = 1,
     threads: int = 1,
-    provider: str = "CPUExecutionProvider",
+    provider: str = CPU,
     seconds: float = 3.0,
 ) -> Bench:
     """Time an ONNX file against the same with its batch norms folded.
@@ -254,8 +257,7 @@ def print_bench(bench: Bench, console: "Console") -> None:
             "" if row.ratio is None else f"{row.ratio:.2f}",
         )
     console.print(table)
-    samples = "1 sample" if latency.batch_size == 1 else f"{latency.batch_size} samples"
-    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    samples, threads = counted(latency.batch_size, "sample"), counted(latency.threads, "thread")
     console.print(
         f"Batches of {samples}, {latency.turns} turns, {threads}, {bench.provider}. Ratios: how "
         "many times as long as the last one takes, the median over the turns. This machine "

@@ -49,9 +49,9 @@ EXAMPLES = examples(
 
 def installed_providers() -> list[str]:
     """Return the execution providers of ONNX Runtime here, for the shell to complete."""
-    import onnxruntime
+    from .parity import providers
 
-    return list(onnxruntime.get_available_providers())
+    return providers.installed_providers()
 
 
 def check(
@@ -108,6 +108,10 @@ def check(
                 f"{option} must be left out where samples are given: nothing is drawn then. "
                 f"Received: {option} and --input {samples}."
             )
+    if providers:
+        from .parity.providers import require_providers
+
+        require_providers(providers)
     given = samples_from(samples, preprocess)
     with (
         progress(shown=not (as_json or quiet)) as step,
@@ -118,7 +122,6 @@ def check(
         step("starting TensorFlow")
         with quiet_tensorflow():
             from .parity.check import check_parity
-            from .parity.runners import CPU
         step(f"loading {model}")
         loaded = load_keras_model(model, unsafe=unsafe)
         arrays, notes = given(loaded)
@@ -130,7 +133,7 @@ def check(
             precision=precision,
             seed=seed or 0,
             ranges=_named(limits, loaded),
-            providers=providers or [CPU],
+            **({"providers": providers} if providers else {}),
             explain=explain,
         )
         report = dataclasses.replace(report, notes=(*notes, *report.notes))

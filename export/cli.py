@@ -5,6 +5,7 @@ agreed or done, 1 parity failed (or the demo fell short), 2 bad input, 3 an erro
 130 interrupted. A mistake is one line on stderr; `--debug` adds the traceback.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -95,11 +96,15 @@ def _complain_of(error: Exception, name: str) -> int:
         context = getattr(error, "ctx", None)
         if text:  # none where the help is what was printed
             command = context.command_path if context is not None else name
-            complain(f"{text.rstrip('.')}. See {command} --help.")
+            stop = "" if text.endswith("?") else "."
+            complain(f"{text.rstrip('.')}{stop} See {command} --help.")
         return BAD_INPUT
     if isinstance(error, ExportError | ParityError):
         complain(str(error))
         return DIFFERS if isinstance(error, ParityError) else BAD_INPUT
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        complain(f"there must be room to write to. Received: {error.strerror}. Make some.")
+        return BAD_INPUT
     complain(f"internal error: {one_line(error)}. Please report it with --debug.")
     return INTERNAL
 

@@ -57,7 +57,8 @@ def export(
     samples: SamplesOption = None,
     preprocess: PreprocessOption = None,
     opset: Annotated[
-        int, typer.Option(metavar="N", help="Version of ONNX's operators, 13 to 18.")
+        int,
+        typer.Option(metavar="N", help="Version of ONNX's operators, 13 to 18."),
     ] = 18,
     precision: PrecisionOption = "keep",
     inputs_as_nchw: Annotated[
@@ -100,6 +101,8 @@ def export(
     require_another_file(out, "OUT.onnx", (model, "MODEL.keras"), *named_samples(samples))
     if html is not None and not check:
         raise ExportError("--html must be left out with --no-check. Received: both. It is a proof.")
+    if samples is not None and not check and precision != "float16":
+        raise ExportError("--input must be left out with --no-check. Received: both.")
     given = samples_from(samples, preprocess)
     failure: ParityError | None = None
     with (

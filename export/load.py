@@ -33,6 +33,7 @@ __all__ = [
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
 OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
+HDF5 = b"\x89HDF"
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
 ZIP = b"PK"  # the first bytes of a zip file
 
@@ -60,6 +61,9 @@ def require_keras_file(path: Path, *, unsafe: bool = False) -> None:
     """
     require_file(path, "MODEL.keras")
     try:
+        with path.open("rb") as file:
+            if file.read(len(HDF5)) == HDF5:
+                raise ArchiveError("it is an HDF5 file, Keras's old format, or weights alone")
         with zipfile.ZipFile(path) as archive:
             missing = {CONFIG, WEIGHTS} - set(archive.namelist())
             if missing:

@@ -39,8 +39,8 @@ SamplesOption = Annotated[
     typer.Option(
         "--input",
         metavar="PATH",
-        help="Samples to compare on: an .npz file of arrays named like the model's inputs, or a "
-        "folder of images.",
+        help="Samples to compare on: an .npz file of arrays named like the model's inputs, an .npy "
+        "file for a single input, or a folder of images.",
         show_default="drawn",
     ),
 ]
@@ -53,12 +53,23 @@ PreprocessOption = Annotated[
         show_default="what the model says",
     ),
 ]
+PRECISIONS = ("keep", "float32", "float16")
+
+
+def _require_precision(value: str) -> str:
+    """Refuse another word before TensorFlow starts."""
+    if value not in PRECISIONS:
+        raise ExportError(f"--precision must be one of {PRECISIONS}. Received: {value!r}.")
+    return value
+
+
 PrecisionOption = Annotated[
     str,
     typer.Option(
         metavar="TYPE",
         help="What the ONNX file computes in: keep, float32 or float16.",
-        autocompletion=lambda: ["keep", "float32", "float16"],
+        autocompletion=lambda: list(PRECISIONS),
+        callback=_require_precision,
     ),
 ]
 PageOption = Annotated[

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DataReport", "jsonable", "shortened", "table"]
+__all__ = ["DataReport", "counted", "jsonable", "shortened", "table"]
 
 NAMED_LAYERS = 4  # paths that a line of text lists before it says how many others there are
 
@@ -43,6 +43,15 @@ class DataReport:
     def left_alone(self) -> list[str]:
         """Return a line for each layer that was left alone, with the reason."""
         return [f"  {path}: left alone, {why}" for path, why in self.unchanged.items()]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "sample"), counted(2000, "sample")
+    ('1 sample', '2,000 samples')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def jsonable(value: Any) -> Any:

@@ -175,7 +175,7 @@ KERAS = {
     "config-deep": (config(lambda _: "[" * 10**6), "RecursionError"),
     "config-list": (config(lambda _: "[]"), "its config.json is no JSON object"),
     "code": (config(code), "code in 'dense'"),
-    "foreign-class": (config(foreign_class), "Save the model again"),
+    "foreign-class": (config(foreign_class), "Keras's own classes and functions"),
     "huge-layer": (config(huge_layer), "a variable of shape (8, 1000000000)"),
     "huge-input": (config(huge_input), "'image' makes a tensor of shape (None, 1000000, 1000000"),
     "huge-tensor": (config(huge_tensor), "makes a tensor of shape (None, 600000, 600000"),

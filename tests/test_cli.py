@@ -200,6 +200,23 @@ def test_full_or_closed_stderr_does_not_change_the_status(files):
         assert (done.returncode, done.stdout) == (2, b"")
 
 
+def test_full_stdout_is_one_line():
+    words = f"{TOOL} check --help >/dev/full"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)  # noqa: S607
+    assert_one_line(done, "Received: No space left on device")
+
+
+def test_samples_that_nothing_reads_are_refused(run, files):
+    words = ["export", files / "model.keras", files / "new.onnx", "--no-check"]
+    assert_one_line(run(*words, "--input", files / "x.npz"), "--input must be left out")
+
+
+def test_option_is_refused_before_tensorflow_starts(run, files):
+    words = [files / "model.keras", files / "model.onnx"]
+    assert_one_line(run("check", *words, "--precision", "half"), "Received: 'half'")
+    assert_one_line(run("check", *words, "--provider", "Foo"), "Received: ['Foo']")
+
+
 def test_other_backend_is_one_line(files):
     done = tool("export", files / "model.keras", files / "new.onnx", KERAS_BACKEND="jax")
     assert_one_line(done, "KERAS_BACKEND='jax'")
@@ -258,7 +275,7 @@ def test_debug_adds_the_traceback(run, tmp_path):
         pytest.param(["export", "a.keras"], "Missing argument 'OUT.onnx'", id="argument"),
         pytest.param(["fold", "a.onnx", "--dry"], "No such option: --dry", id="option"),
         pytest.param(["bench", "a.onnx", "--threads", "0"], "'--threads'", id="number"),
-        pytest.param(["chek"], "No such command 'chek'", id="command"),
+        pytest.param(["chek"], "No such command 'chek'. Did you mean 'check'? See", id="command"),
     ],
 )
 def test_words_that_cannot_be_read_are_one_line(run, words, message):

@@ -86,6 +86,13 @@ def test_stated_range_is_kept():
     assert set(drawn(whole, ranges={"x": (10, 12)})[0]) == {10, 11, 12}
 
 
+def test_constant_samples_of_two_inputs_are_not_the_same():
+    x, y = keras.Input((4,), name="x"), keras.Input((4,), name="y")
+    batches, _, _ = draw(model := keras.Model([x, y], x - y), signature_of(model), seed=0)
+    left, right = next(batch.arrays for batch in batches if batch.case == "constant")
+    assert np.all(left != right)
+
+
 def test_constant_samples_are_constant_and_reach_the_ends():
     model = of_layer(keras.layers.Rescaling(1 / 255))
     (values,) = drawn(model, "constant")

@@ -100,6 +100,13 @@ def test_compressed_weights_are_loaded(files, small_model):
     assert_close(np.asarray(kernel), np.asarray(small_model.get_layer("dense").kernel), 0)
 
 
+def test_file_of_the_old_format_is_told_apart(tmp_path):
+    path = tmp_path / "model.keras"
+    h5py.File(path, "w").close()
+    with pytest.raises(ExportError, match="it is an HDF5 file"):
+        load_keras_model(path)
+
+
 def test_groups_in_a_circle_are_read_once():
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:

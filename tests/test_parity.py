@@ -286,6 +286,14 @@ def test_samples_that_do_not_fit_are_refused(small_model, exported, inputs, rece
         check_parity(small_model, exported, inputs=inputs)
 
 
+def test_array_without_a_name_is_not_enough_for_two_inputs(tmp_path):
+    x, y = keras.Input((3,), name="x"), keras.Input((3,), name="y")
+    model = keras.Model([x, y], keras.layers.Add()([x, y]))
+    export_onnx(model, tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match=r"one array without a name, as in an \.npy file"):
+        check_parity(model, tmp_path / "model.onnx", inputs={"": np.zeros((2, 3))})
+
+
 def test_inputs_of_different_length_are_refused(tmp_path):
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     model = keras.Model([a, b], keras.layers.Add()([a, b]))

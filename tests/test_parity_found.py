@@ -225,7 +225,9 @@ def test_file_of_another_precision_is_told_apart_from_a_changed_one(small_model,
     export_onnx(small_model, path, precision="float16", check=False)
     report = check_parity(small_model, path)
     assert not report.passed
-    assert "exported with precision='float16', and was judged by 'keep'" in report.notes[-1]
+    assert "exported with precision='float16', and is judged by 'keep'" in report.notes[-1]
+    assert report.fault.detail.startswith("The file says that it was exported with precision=")
+    assert check_parity(small_model, path, explain=False).notes == report.notes
     assert check_parity(small_model, path, precision="float16").passed
 
 

@@ -76,12 +76,12 @@ def _named(argument: str, name: str, values: Sequence[ir.Value]) -> ir.Value:
             if value.shape is not None and len(value.shape) in RANKS:
                 return value
             raise ExportError(
-                f"cancel_transposes: `{argument}` must name tensors of rank 3, 4 or 5. "
+                f"export: `{argument}` must name tensors of rank 3, 4 or 5. "
                 f"Received: {name!r} of shape {value.shape}. Leave it out."
             )
     kind = argument.partition("_")[0]
     raise ExportError(
-        f"cancel_transposes: `{argument}` must name {kind} of the graph. Received: {name!r}. "
+        f"export: `{argument}` must name {kind} of the graph. Received: {name!r}. "
         f"There are: {', '.join(repr(value.name) for value in values)}."
     )
 

@@ -24,8 +24,9 @@ from .batch_size import largest_batch
 from .expected import Expected, expected_of, judge
 from .explain import explain as explain_difference
 from .options import require_options
+from .providers import CPU, require_providers
 from .report import OutputParity, ParityReport
-from .runners import CPU, by_position, require_providers
+from .runners import by_position
 from .samples import draw, split
 
 __all__ = ["check_parity"]
@@ -92,6 +93,12 @@ def check_parity(
     outputs = [row for name in providers for row in judge(path, expected, name)]
     notes += _renamed("inputs", expected.inputs, file.inputs)
     notes += _renamed("outputs", expected.outputs, file.model.graph.outputs)
+    made = file.model.metadata_props.get("keras_bn.precision", precision)
+    if made != precision:
+        notes.append(
+            f"the file says that it was exported with precision={made!r}, and is judged by "
+            f"{precision!r}; give the one that it is to have"
+        )
     if precision == "keep":
         notes += _retyped(expected, file.model.graph.outputs)
     report = ParityReport(

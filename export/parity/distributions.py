@@ -59,14 +59,20 @@ class Distribution:
             return self._cast(generator.integers(low, high, size=shape, endpoint=True))
         return self._cast(self.middle + self.width * generator.uniform(-1.0, 1.0, size=shape))
 
-    def constants(self, shape: list[int]) -> np.ndarray:
-        """Return values that are all alike in a sample: 0 in the first, both ends in the others."""
+    def constants(self, shape: list[int], *, first: int = 0) -> np.ndarray:
+        """Return values that are all alike in a sample: 0 in one, both ends in others.
+
+        Args:
+            shape: The shape.
+            first: Which of them comes first; another one for each input of a model, lest a network
+                that compares two inputs sees none but equal ones.
+        """
         low, high = self.middle - self.width, self.middle + self.width
         if self.dtype.kind == "f" and self.normal:
             ends = [np.zeros_like(high), high, low]
         else:
             ends = [low, high]
-        rows = [np.broadcast_to(ends[i % len(ends)], shape[1:]) for i in range(shape[0])]
+        rows = [np.broadcast_to(ends[(first + i) % len(ends)], shape[1:]) for i in range(shape[0])]
         return self._cast(np.stack(rows))
 
     def outside(self, generator: np.random.Generator, shape: list[int]) -> np.ndarray:

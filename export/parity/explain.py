@@ -93,12 +93,6 @@ def explain(
     made_by = metadata.get("keras_bn.version"), metadata.get("keras_bn.keras")
     # A fresh export by the same versions is the same.
     of_this_version = made_by == (__version__, keras.__version__)
-    made = metadata.get("keras_bn.precision", precision)
-    if wrong and made != precision:
-        notes.append(
-            f"the file says that it was exported with precision={made!r}, and was judged by "
-            f"{precision!r}; give the one that it is to have"
-        )
     second = {key: metadata[key] for key in CHANNELS_SECOND if key in metadata}
     with scratch_folder() as folder:
         try:
@@ -140,6 +134,10 @@ def explain(
         unnamed: Stage = "precision" if overflown else "file"
         at_fault = failed[0] if wrong and failed else unnamed
         fault = fault_of(at_fault, layers, [row.name for row in wrong], graphs[at].fold)
+        made = metadata.get("keras_bn.precision", precision)
+        if made != precision:
+            asked = f"The file says that it was exported with precision={made!r}. "
+            fault = dataclasses.replace(fault, detail=asked + fault.detail)
     return Explanation(tuple(stages), layers.rows, fault, tuple(notes))
 
 

@@ -26,6 +26,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bn.reporting import counted
+
 from ..archives import ArchiveError
 from ..errors import ExportError, one_line
 from ..signature import signature_of
@@ -95,7 +97,7 @@ def load_images(
             )
         samples[i] = _preprocessed(image, way, dtype)
     resized = f"{'resized to' if fixed else 'of'} {_by(size)}"
-    words = f"{len(paths)} images of {str(folder)!r}, {resized}, {_in_words(way)}"
+    words = f"{counted(len(paths), 'image')} of {str(folder)!r}, {resized}, {_in_words(way)}"
     return {specs[0].name: np.moveaxis(samples, -1, 1) if first else samples}, words
 
 

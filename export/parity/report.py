@@ -7,7 +7,7 @@ in the truth, so that 1e-6 means the same everywhere. docs/parity.md describes t
 import dataclasses
 from typing import Any, Literal
 
-from keras_bn.reporting import jsonable
+from keras_bn.reporting import counted, jsonable
 
 __all__ = [
     "QUANTILES",
@@ -242,7 +242,7 @@ class ParityReport:
         lines = [str(self.headline(name)) for name in dict.fromkeys(r.name for r in self.outputs)]
         references = ", ".join(dict.fromkeys(row.reference for row in self.outputs))
         kinds = ", ".join(dict.fromkeys(row.case for row in self.outputs))
-        lines.append(f"{self.samples} samples ({kinds}), truth: {references}")
+        lines.append(f"{counted(self.samples, 'sample')} ({kinds}), truth: {references}")
         if self.fault is not None:
             lines.append(self.fault.detail)
         return "\n".join([*lines, *self.notes])

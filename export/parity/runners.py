@@ -7,7 +7,7 @@ transposed on the way; the file's metadata names them.
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from keras_bn.observe import eager_functions
 from ..errors import ExportError, one_line
 from ..signature import Signature, output_names
 from .arena import give_memory_back, share_bounded_arena
+from .providers import CPU
 from .truth import Float64Weights, computing_in_float64
 
 __all__ = [
     "CHANNELS_SECOND",
-    "CPU",
     "LEVELS",
     "OnnxRuntime",
     "Run",
@@ -33,13 +33,11 @@ __all__ = [
     "by_position",
     "channels_second",
     "in_keras",
-    "require_providers",
     "run_batches",
 ]
 
 # Keys of the metadata that name the inputs and the outputs whose channels are second, as JSON.
 CHANNELS_SECOND = ("keras_bn.inputs_as_nchw", "keras_bn.outputs_as_nchw")
-CPU = "CPUExecutionProvider"
 LEVELS = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -79,17 +77,6 @@ def in_keras(
         return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
 
     return run, names
-
-
-def require_providers(providers: Sequence[str]) -> None:
-    """Raise `ExportError` unless ONNX Runtime has all of these execution providers here."""
-    installed = onnxruntime.get_available_providers()
-    listed = isinstance(providers, Sequence) and not isinstance(providers, str)
-    if not listed or not providers or any(name not in installed for name in providers):
-        raise ExportError(
-            "check: `providers` must be a list of execution providers of the installed ONNX "
-            f"Runtime, {installed}. Received: {providers!r}."
-        )
 
 
 class OnnxRuntime:

@@ -80,12 +80,12 @@ def draw(
 
     def batch(case: str, size: int, dimensions: tuple[int, ...]) -> Batch:
         arrays = []
-        for spec, distribution in zip(specs, distributions, strict=True):
+        for i, (spec, distribution) in enumerate(zip(specs, distributions, strict=True)):
             shape = _shape(spec, size, dimensions)
             if not shape:
                 arrays.append(distribution.draw(generator, shape))
             elif case == "constant":
-                arrays.append(distribution.constants(shape))
+                arrays.append(distribution.constants(shape, first=i))
             elif case == "out of range":
                 arrays.append(distribution.outside(generator, shape))
             else:
@@ -152,7 +152,7 @@ def cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError
     return ExportError(
         "check: Keras must be able to run the model on the samples. Received: "
         f"{[tuple(shape) for shape in shapes]}: {one_line(error)}. "
-        "Give samples of a suitable shape with `inputs` or --input."
+        "Give samples of a suitable shape, with indices that tables have, by `inputs` or --input."
     )
 
 
@@ -183,9 +183,11 @@ def split(
     samples: Samples = []
     for spec in specs:
         if spec.name not in by_name:
+            unnamed = "one array without a name, as in an .npy file; give an .npz file"
+            received = unnamed if list(by_name) == [""] else f"arrays {sorted(by_name)}"
             raise ExportError(
                 f"check: the samples must have an array for each of the inputs "
-                f"{[s.name for s in specs]}. Received: arrays {sorted(by_name)}."
+                f"{[s.name for s in specs]}. Received: {received}."
             )
         shape = (None, *spec.shape[1:])
         try:
@@ -203,7 +205,8 @@ def split(
         ):
             raise ExportError(
                 f"check: the samples of input {spec.name!r} must be numbers of shape {shape}, at "
-                f"least one. Received: {array.dtype} of shape {array.shape}."
+                f"least one, whatever the file's layout. Received: {array.dtype} of shape "
+                f"{array.shape}."
             )
         with np.errstate(over="ignore", invalid="ignore"):
             samples.append(array.astype(spec.dtype.as_numpy_dtype))

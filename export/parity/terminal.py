@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from keras_bn.reporting import counted
+
 from ..console import one_line_of
 from .report import LayerParity, OutputParity, ParityReport
 
@@ -165,9 +167,14 @@ def _basis(report: ParityReport) -> Iterator[str]:
         "with its optimisations off (plain) and on; root mean square (RMS) of the larger; samples "
         "in the same class."
     )
+    if report.layers:
+        yield (
+            "Of the layers, the nearest to its limit, and those up to the first that differs; "
+            "--html and --json have all."
+        )
     truths = ", ".join(dict.fromkeys(row.reference for row in report.outputs))
     kinds = ", ".join(dict.fromkeys(row.case for row in report.outputs))
-    yield f"{report.samples} samples ({kinds}), truth: {truths}"
+    yield f"{counted(report.samples, 'sample')} ({kinds}), truth: {truths}"
     for name, words in report.drawn.items():
         yield f"{name}: {words}"
     if report.seed is not None:
