@@ -176,7 +176,10 @@ def _of_shape(shape: Any, dtype: str) -> Any:
 
 
 def _named(model: keras.Model, arguments: tuple[Any, ...]) -> Signature:
-    """Give inputs without a name the one in the model, or that of their argument or key."""
+    """Give inputs without a name that of their key, or the one in the model, or the argument's.
+
+    Keys come sorted, whatever order the model has: its own names would be another input's.
+    """
     parameters = list(model._call_signature.parameters)
     places = keras.tree.flatten_with_path(arguments)
     own = [str(tensor.name) for tensor in getattr(model, "inputs", None) or ()]
@@ -186,8 +189,8 @@ def _named(model: keras.Model, arguments: tuple[Any, ...]) -> Signature:
     named = []
     for ((first, *path), spec), there in zip(places, own, strict=True):
         argument = parameters[first] if first < len(parameters) else f"argument_{first}"
-        keys = [key for key in path if isinstance(key, str)]
-        name = spec.name or there or "_".join(map(str, keys or [argument, *path]))
+        keys = "_".join(key for key in path if isinstance(key, str))
+        name = spec.name or keys or there or "_".join(map(str, [argument, *path]))
         if name in taken:
             name = f"{name}_{len(taken)}"
         taken.add(name)

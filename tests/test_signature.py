@@ -83,6 +83,19 @@ def test_functional_model_keeps_the_names_of_its_inputs():
     assert [name for name, _, _ in own] == ["left", "right"]
 
 
+def test_keys_of_a_signature_name_the_inputs_whatever_order_the_model_has():
+    inputs = [keras.Input((3,), name="z"), keras.Input((2,), name="a")]
+    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
+    specs = {
+        name: keras.InputSpec(shape=(None, n), dtype="float32") for name, n in (("z", 3), ("a", 2))
+    }
+    found = signature_of(model, [specs]).arguments[0]
+    assert {key: (spec.name, spec.shape[1]) for key, spec in found.items()} == {
+        "a": ("a", 2),
+        "z": ("z", 3),
+    }
+
+
 def test_names_in_the_signature_count():
     spec = keras.InputSpec(shape=(None, 3), dtype="float32", name="mine")
     assert [n for n, _, _ in described(signature_of(Two(), [spec, spec]))] == ["mine", "mine_1"]
