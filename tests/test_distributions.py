@@ -78,6 +78,23 @@ def test_dtype_alone_says_what_may_be(dtype, expected):
     assert set(values.tolist()) == expected
 
 
+@pytest.mark.parametrize(
+    ("shape", "before"),
+    [
+        ((12,), keras.layers.Reshape((2, 3, 2))),
+        ((2, 4, 5), keras.layers.Permute((2, 3, 1))),
+        ((4, 6), lambda x: x[..., :2]),
+    ],
+    ids=["reshaped", "transposed", "sliced"],
+)
+def test_normalization_of_other_axes_gives_one_mean_and_deviation(shape, before):
+    x = keras.Input(shape)
+    layer = keras.layers.Normalization(mean=[90.0, 110.0], variance=[4.0, 4.0])
+    (values,) = drawn(keras.Model(x, layer(before(x))))
+    assert abs(values.mean() - 100) < 5
+    assert 7 < values.std() < 14  # the root of 4 + 100
+
+
 def test_stated_range_is_kept():
     model = of_layer(keras.layers.Dense(2))
     (values,) = drawn(model, ranges={"x": (2.0, 3.0)})

@@ -115,9 +115,7 @@ def distributions_of(
     if len(readers) != len(specs):
         readers = [()] * len(specs)
     return [
-        _stated(spec, ranges[spec.name])
-        if spec.name in ranges
-        else _inferred(spec.dtype.as_numpy_dtype, list(read_by))
+        _stated(spec, ranges[spec.name]) if spec.name in ranges else _inferred(spec, list(read_by))
         for spec, read_by in zip(specs, readers, strict=True)
     ]
 
@@ -143,8 +141,8 @@ def _stated(spec: Any, limits: tuple[float, float]) -> Distribution:
     return Distribution(dtype, (low + high) / 2, (high - low) / 2, False, dtype.kind in "iub", why)
 
 
-def _inferred(numpy_dtype: Any, readers: list[Any]) -> Distribution:
-    dtype = np.dtype(numpy_dtype)
+def _inferred(spec: Any, readers: list[Any]) -> Distribution:
+    dtype = np.dtype(spec.dtype.as_numpy_dtype)
     pixels = any(expects_pixels(reader) for reader in readers)
     if dtype.kind == "b":
         return Distribution(dtype, 0.5, 0.5, False, True, "False or True")
@@ -171,9 +169,22 @@ def _inferred(numpy_dtype: Any, readers: list[Any]) -> Distribution:
         )
     for layer in readers:
         if isinstance(layer, keras.layers.Normalization) and not layer.invert:
-            mean, variance = (np.asarray(v, np.float64) for v in (layer.mean, layer.variance))
             why = "normal, with the mean and variance that a Normalization was adapted to"
-            if mean.ndim > 1:
-                mean, variance = mean[0], variance[0]
-            return Distribution(dtype, mean, np.sqrt(variance), True, False, why)
+            return Distribution(dtype, *_adapted(layer, spec.shape[1:]), True, False, why)
     return Distribution(dtype, 0.0, 1.0, True, False, "normal, mean 0 and deviation 1")
+
+
+def _adapted(layer: Any, shape: Any) -> tuple[Any, Any]:
+    """Return a Normalization's mean and deviation; those of all its values if they do not fit.
+
+    They need not fit an input that is reshaped, cropped or transposed before it gets there.
+    """
+    mean, variance = (np.asarray(v, np.float64) for v in (layer.mean, layer.variance))
+    if mean.ndim > 1:
+        mean, variance = mean[0], variance[0]
+    sizes = list(shape)[len(shape) - mean.ndim :]
+    if mean.ndim > len(shape) or any(
+        size not in (1, other) for size, other in zip(mean.shape, sizes, strict=True)
+    ):
+        mean, variance = np.mean(mean), np.mean(variance) + np.var(mean)
+    return mean, np.sqrt(variance)
