@@ -261,6 +261,13 @@ class Gate(keras.layers.Layer):
         return 2 * tf.nn.sigmoid(x)
 
 
+class Swish(keras.layers.Layer):
+    """What TensorFlow calls its input, where it is not the first argument."""
+
+    def call(self, x):
+        return tf.nn.silu(features=x)
+
+
 @pytest.mark.parametrize(
     "gate",
     [
@@ -269,8 +276,9 @@ class Gate(keras.layers.Layer):
         keras.ops.silu,
         lambda x: 1 + keras.ops.erf(x / 4),
         Gate(),
+        Swish(),
     ],
-    ids=["activation", "ops.sigmoid", "ops.silu", "erf", "tf.nn.sigmoid"],
+    ids=["activation", "ops.sigmoid", "ops.silu", "erf", "tf.nn.sigmoid", "tf.nn.silu"],
 )
 def test_gate_of_any_kind_raises_no_alarm(path, rng, gate):
     x = keras.Input((8,), name="x")

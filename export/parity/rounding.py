@@ -71,12 +71,13 @@ def _rounding(model: keras.Model, rounded: Callable[..., Any], epsilon: float) -
         )
 
     def of_gate(function: Callable[..., Any], *, gated: bool) -> Callable[..., Any]:
-        def called(x: Any, *args: Any, **kwargs: Any) -> Any:
-            y = function(x, *args, **kwargs)
-            scale = tf.abs(x) if gated else 1.0
-            return (
-                rounded(y, epsilon, scale) if y.dtype == tf.float64 else y
-            )  # not of other threads
+        def called(*args: Any, **kwargs: Any) -> Any:
+            y = function(*args, **kwargs)
+            if y.dtype != tf.float64:  # of another thread
+                return y
+            if not gated:
+                return rounded(y, epsilon, 1.0)
+            return rounded(y, epsilon, tf.abs(args[0] if args else kwargs["features"]))
 
         return called
 
