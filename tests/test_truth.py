@@ -146,6 +146,17 @@ def test_resizing_is_in_float64(size, method, rng):
     np.testing.assert_allclose(wide[1, ..., 2][inside], plane[inside], rtol=1e-13)
 
 
+def test_resizing_of_a_constant_stays_as_it_is(rng):
+    class Constant(keras.layers.Layer):
+        def call(self, x):
+            return x + tf.cast(tf.image.resize([[[1.0], [3.0]]], (1, 4)), x.dtype)
+
+    x = keras.Input((1, 4, 1))
+    model = keras.Model(x, Constant()(x))
+    _, (wide,) = in_both(model, np.zeros((1, 1, 4, 1), np.float32))
+    np.testing.assert_array_equal(wide.ravel(), [1, 1.5, 2.5, 3])
+
+
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_quantised_layers_stay_quantised(mode, rng):
     x = keras.Input((16,), name="x")

@@ -44,7 +44,8 @@ def resize(
     Pixels outside count nothing, and the weights of the others add up to 1. Bicubic ones are those
     of R. G. Keys 1981, "Cubic convolution interpolation", with a = -1/2, as TensorFlow's.
     """
-    plain = not preserve_aspect_ratio and not antialias and images.dtype == tf.float64
+    wide = tf.is_tensor(images) and images.dtype == tf.float64
+    plain = wide and not preserve_aspect_ratio and not antialias
     if method not in WEIGHTS or not plain:
         return original(images, size, method, preserve_aspect_ratio, antialias, name)
     offsets, weigh = WEIGHTS[method]
