@@ -186,20 +186,20 @@ class OnnxRuntime:
 def by_position(names: list[str], found: list[str]) -> list[str]:
     """Return what a file calls the inputs or outputs of a model.
 
-    Other exporters have names of their own: Keras calls outputs `output_0` or `Identity:0`. What
-    has no name in common stands for each other in order.
+    Other exporters have names of their own: Keras calls outputs `output_0` or `Identity:0`. Where
+    one is missing, all stand for each other in order: numbered names, as Keras gives to what has
+    none, may return one further on, for another tensor.
 
     Args:
         names: Names in the model.
-        found: Names in the file.
+        found: Names in the file, no fewer.
 
-    >>> by_position(["image", "mask"], ["mask", "x"])
-    ['x', 'mask']
+    >>> by_position(["image", "mask"], ["mask", "image"])
+    ['image', 'mask']
+    >>> by_position(["dense_1", "dense_2"], ["dense", "dense_1"])
+    ['dense', 'dense_1']
     """
-    spare = [name for name in found if name not in names]
-    missing = [name for name in names if name not in found]
-    renamed = dict(zip(missing, spare, strict=False))
-    return [renamed.get(name, name) for name in names]
+    return names if set(names) <= set(found) else found[: len(names)]
 
 
 def channels_second(metadata: Mapping[str, str]) -> tuple[list[str], list[str]]:
