@@ -41,10 +41,11 @@ def read_by(*steps, dtype="float32"):
     [
         (),
         (L.Resizing(4, 4), L.CenterCrop(3, 3)),
+        (L.ZeroPadding2D(), L.RandAugment((0, 255)), L.Cropping2D()),
         (augmentation(),),
         (keras.Sequential([augmentation(), L.Dropout(0.5)]),),
     ],
-    ids=["first", "resized", "augmented", "nested"],
+    ids=["first", "resized", "padded", "augmented", "nested"],
 )
 def test_pixels_are_known(step, before):
     assert read_by(*before, step)[1]
@@ -82,6 +83,28 @@ def test_values_pass_a_nested_model_to_the_right_output():
     model = keras.Model([x, y], [L.Dense(1)(left), L.ReLU()(right)])
     found = [[type(reader).__name__ for reader in readers] for readers in readers_of(model)]
     assert found == [["ReLU"], ["Dense"]]
+
+
+def test_inputs_of_a_nested_model_may_be_given_by_name():
+    a, b = keras.Input((4,), name="z"), keras.Input((4,), name="a")
+    inner = keras.Model([a, b], [L.Dense(1)(a), L.ReLU()(b)])
+    x, y = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([x, y], inner({"z": x, "a": y}))
+    found = [[type(reader).__name__ for reader in readers] for readers in readers_of(model)]
+    assert found == [["Dense"], ["ReLU"]]
+
+
+def test_nested_model_with_a_call_of_its_own_reads_its_input():
+    class Twice(keras.Model):
+        def call(self, x, training=None, mask=None):
+            return [super().call(x)] * 2
+
+        def compute_output_spec(self, x, **_):
+            return [keras.KerasTensor(x.shape), keras.KerasTensor(x.shape)]
+
+    x = keras.Input((8, 8, 3))
+    inner = Twice(x, L.Dropout(0.1)(x))
+    assert read_by(lambda x: inner(x)[0]) == (["Twice"], False)
 
 
 def test_fault_behind_augmentation_is_seen_by_the_outputs_alone(tmp_path):

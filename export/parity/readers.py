@@ -1,9 +1,9 @@
 """An input of a model -> the layers that read it, and whether they expect pixels from 0 to 255.
 
 Nested models are looked through, and so are layers and operations that pass values on as they are,
-in inference: resizing, cropping, augmentation, Dropout, Reshape and the like. Pixels are what a
-Rescaling reads, or a line of code that does the same, such as `x / 255.0` or a `preprocess_input`
-of `keras.applications`.
+in inference: resizing, cropping, padding, augmentation, Dropout, Reshape, Flatten and the like.
+Pixels are what a Rescaling reads, or a line of code that does the same, such as `x / 255.0` or a
+`preprocess_input` of `keras.applications`.
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,13 @@ import numpy as np
 
 __all__ = ["expects_pixels", "readers_of"]
 
+AUGMENTING = "AlphaDropout AugMix CutMix Dropout GaussianDropout GaussianNoise MixUp".split()
+RESHAPING = "CenterCrop Flatten Identity Permute RepeatVector Reshape Resizing".split()
 PASSING_LAYERS = tuple(
     getattr(keras.layers, name)
     for name in dir(keras.layers)
-    if name.startswith(("Random", "SpatialDropout"))
-    or name in "CenterCrop Dropout GaussianNoise Identity Permute Reshape Resizing".split()
+    if name.startswith(("Cropping", "Rand", "SpatialDropout", "ZeroPadding"))
+    or name in AUGMENTING + RESHAPING
 )
 PASSING_OPERATIONS = frozenset({"Cast", "GetItem", "Reshape", "Stack", "Transpose"})
 DIVISORS = 100.0, 256.0  # the smallest and the largest that turn pixels into numbers around 1
@@ -80,12 +82,12 @@ def _follow(tensor: Any, operations: Iterable[Any]) -> tuple[list[Any], list[Any
     nodes = [(operation, node) for operation in operations for node in operation._inbound_nodes]
     for held in reached:  # which grows
         for operation, node in nodes:
-            places = [i for i, value in enumerate(node.input_tensors) if value is held]
-            if not places:
+            if not any(value is held for value in node.input_tensors):
                 continue
             inner = _functional(operation) if isinstance(operation, keras.Model) else None
-            if inner is not None and len(inner.inputs) == len(node.input_tensors):
-                for place in places:
+            if inner is not None and _is_called_as_built(inner, node):
+                given = _given(inner, node)
+                for place in (i for i, value in enumerate(given) if value is held):
                     found, passed = _follow(inner.inputs[place], inner.operations)
                     readers += found
                     outputs = zip(inner.outputs, node.output_tensors, strict=True)
@@ -95,6 +97,21 @@ def _follow(tensor: Any, operations: Iterable[Any]) -> tuple[list[Any], list[Any
             else:
                 readers.append(operation)
     return readers, reached
+
+
+def _is_called_as_built(inner: Any, node: Any) -> bool:
+    """Say whether a call has as many inputs and outputs as the model: its `call` may be another."""
+    sizes = (node.input_tensors, inner.inputs), (node.output_tensors, inner.outputs)
+    return all(len(outside) == len(inside) for outside, inside in sizes)
+
+
+def _given(inner: Any, node: Any) -> Any:
+    """Return the tensors that a model is called with, in the order of its inputs."""
+    structure = node.arguments.args[0] if node.arguments.args else None
+    names = [tensor.name for tensor in inner.inputs]
+    if isinstance(structure, dict) and set(structure) == set(names):
+        return [structure[name] for name in names]  # sorted by key otherwise
+    return node.input_tensors
 
 
 def _passes(operation: Any) -> bool:
