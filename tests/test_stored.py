@@ -32,6 +32,14 @@ def other_bound(graph):
     node(graph, "bounded").input[1] = "another"
 
 
+def no_slope(graph):
+    node(graph, "leaky").ClearField("attribute")
+
+
+def no_bound(graph):
+    node(graph, "bounded").input[2] = ""
+
+
 def no_activation(graph):
     node(graph, "leaky").op_type = "Identity"
     del node(graph, "leaky").attribute[:]
@@ -46,6 +54,8 @@ def node(graph, name):
     [
         (other_slope, "leaky", "attribute 'alpha' of operator 'leaky' differs from that"),
         (other_bound, "bounded", "weight 'another' differs by 1.0e+00 of its scale from that"),
+        (no_slope, "leaky", "attribute 'alpha' of operator 'leaky' differs from that"),
+        (no_bound, "bounded", "operator 'bounded' has more or fewer inputs than that"),
         (no_activation, "leaky", "operator 'leaky' is Identity instead of the LeakyRelu"),
     ],
 )
@@ -71,3 +81,21 @@ def test_file_with_other_options_is_compared_by_its_weights_alone(clipped):
     onnx.save(proto, path)
     assert check_parity(model, path, inputs=np.ones((2, 6, 6, 3), np.float32)).passed
     assert not check_parity(model, path, input_signature=fixed).passed
+
+
+def test_integer_weight_that_meets_only_zeros_is_found(tmp_path):
+    x = keras.Input((4,), name="x")
+    y = keras.layers.Dense(
+        4, activation="relu", bias_initializer=keras.initializers.Constant(-1e3)
+    )(x)
+    model, path = keras.Model(x, keras.layers.Dense(2, name="int8")(y)), tmp_path / "model.onnx"
+    model.get_layer("int8").quantize("int8")
+    export_onnx(model, path)
+    assert check_parity(model, path).passed
+    proto = onnx.load(path)
+    kernel = next(t for t in proto.graph.initializer if t.name == "int8/kernel")
+    kernel.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(kernel), kernel.name))
+    onnx.save(proto, path)
+    report = check_parity(model, path)
+    assert all(row.passed for row in report.outputs)
+    assert (report.fault.stage, report.fault.layers) == ("file", ("int8",))

@@ -186,5 +186,5 @@ def _adapted(layer: Any, shape: Any) -> tuple[Any, Any]:
     if mean.ndim > len(shape) or any(
         size not in (1, other) for size, other in zip(mean.shape, sizes, strict=True)
     ):
-        mean, variance = np.mean(mean), np.mean(variance) + np.var(mean)
+        return np.mean(mean), np.sqrt(np.mean(variance) + np.var(mean))
     return mean, np.sqrt(variance)

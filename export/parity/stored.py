@@ -7,11 +7,14 @@ has the same inputs and the same nodes, by name, so that it was exported with th
 not rewritten by another tool since.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from ..naming import LayerPaths
@@ -62,14 +65,29 @@ def _differences(found: ir.Graph, fresh: ir.Graph) -> Iterator[tuple[str, str]]:
         if node.op_type != twin.op_type:
             yield name, f"operator {name!r} is {node.op_type} instead of the {twin.op_type}"
             continue
-        for key in node.attributes.keys() & twin.attributes.keys():
-            mine, its = (n.attributes[key] for n in (node, twin))
-            if mine.type in PLAIN and its.type in PLAIN and mine.value != its.value:
+        for key in node.attributes.keys() | twin.attributes.keys():
+            if _attribute(node, key) != _attribute(twin, key):
                 yield name, f"attribute {key!r} of operator {name!r} differs from that"
-        for given, wanted in zip(node.inputs, twin.inputs, strict=False):
+        for given, wanted in itertools.zip_longest(node.inputs, twin.inputs):
             if given is not None and wanted is not None:
-                for _, what in _of_constants(str(given.name), given, wanted):
+                for _, what in _of_constants(str(given.name), given, wanted, whole=True):
                     yield name, what
+            elif given is not wanted:
+                yield name, f"operator {name!r} has more or fewer inputs than that"
+
+
+def _attribute(node: Any, key: str) -> object:
+    """Return a plain attribute, or what ONNX takes where it is left out; None for any other."""
+    found = node.attributes.get(key)
+    if found is not None:
+        return found.value if found.type in PLAIN else None
+    try:
+        version = node.graph.opset_imports[node.domain]
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        default = schema.attributes[key].default_value
+    except (onnx.defs.SchemaError, KeyError):  # an operator of another domain
+        return None
+    return ir.serde.deserialize_attribute(default).value if default.name else None
 
 
 def _surface(graph: ir.Graph) -> tuple[object, object]:
@@ -78,11 +96,18 @@ def _surface(graph: ir.Graph) -> tuple[object, object]:
     return inputs, sorted(str(node.name) for node in graph)
 
 
-def _of_constants(name: str, value: ir.Value, right: ir.Value) -> Iterator[tuple[str, str]]:
+def _of_constants(
+    name: str, value: ir.Value, right: ir.Value, *, whole: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Compare floats and, if `whole`, integers, which are sizes in a file with other options."""
     if value.const_value is None or right.const_value is None:
         return
     found, truth = value.const_value.numpy(), right.const_value.numpy()
-    if found.dtype != truth.dtype or found.dtype.kind != "f" or found.shape != truth.shape:
+    if found.dtype != truth.dtype or found.shape != truth.shape:
+        return
+    if whole and found.dtype.kind in "iub" and not np.array_equal(found, truth):
+        yield name, f"weight {name!r} differs from that"
+    if found.dtype.kind != "f":
         return
     error = errors_of(truth, found, scale_of(truth)).max
     if error > FLOOR * np.finfo(found.dtype).eps:  # more than rounding explains
