@@ -3,6 +3,8 @@
 a maximum in three dimensions    over two axes, then over the third
 bilinear, bicubic resizing       TensorFlow's compute in float32 whatever they are given, places
                                  of pixels and, by a table of 1024, weights included
+
+Resizing that is antialiased or keeps the aspect ratio stays TensorFlow's.
 """
 
 from collections.abc import Callable
