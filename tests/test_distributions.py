@@ -103,6 +103,16 @@ def test_stated_range_is_kept():
     assert set(drawn(whole, ranges={"x": (10, 12)})[0]) == {10, 11, 12}
 
 
+def test_inputs_of_a_signature_are_read_by_their_names():
+    z, a = (keras.Input((4,), name=name, dtype="int32") for name in "za")
+    tables = keras.layers.Embedding(50, 2)(z), keras.layers.Embedding(3, 2)(a)
+    model = keras.Model([z, a], keras.layers.Add()(tables))
+    spec = keras.InputSpec(shape=(None, 4), dtype="int32")
+    _, drawn, _ = draw(model, signature_of(model, [{"z": spec, "a": spec}]), seed=0)
+    assert "0 to 49" in drawn["z"]
+    assert "0 to 2" in drawn["a"]
+
+
 def test_constant_samples_of_two_inputs_are_not_the_same():
     x, y = keras.Input((4,), name="x"), keras.Input((4,), name="y")
     batches, _, _ = draw(model := keras.Model([x, y], x - y), signature_of(model), seed=0)

@@ -14,7 +14,7 @@ model the dtype alone is known.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -111,11 +111,12 @@ def distributions_of(
                 f"Received: {name!r}."
             )
         _require_limits(name, limits, dtypes[name])
-    readers = readers_of(model)
-    if len(readers) != len(specs):
-        readers = [()] * len(specs)
+    by_name = readers_of(model)
+    readers = [by_name.get(spec.name) for spec in specs]
+    if None in readers:  # a signature may have other names, in the model's order
+        readers = list(by_name.values()) if len(by_name) == len(specs) else [()] * len(specs)
     return [
-        _stated(spec, ranges[spec.name]) if spec.name in ranges else _inferred(spec, list(read_by))
+        _stated(spec, ranges[spec.name]) if spec.name in ranges else _inferred(spec, read_by or ())
         for spec, read_by in zip(specs, readers, strict=True)
     ]
 
@@ -141,7 +142,7 @@ def _stated(spec: Any, limits: tuple[float, float]) -> Distribution:
     return Distribution(dtype, (low + high) / 2, (high - low) / 2, False, dtype.kind in "iub", why)
 
 
-def _inferred(spec: Any, readers: list[Any]) -> Distribution:
+def _inferred(spec: Any, readers: Sequence[Any]) -> Distribution:
     dtype = np.dtype(spec.dtype.as_numpy_dtype)
     pixels = any(expects_pixels(reader) for reader in readers)
     if dtype.kind == "b":

@@ -76,7 +76,7 @@ def load_images(
             that a link has elsewhere, or one of another size where the model states none.
     """
     specs = signature_of(model).specs
-    readers = (readers_of(model) or [()])[0] if len(specs) == 1 else ()
+    readers = next(iter(readers_of(model).values()), ()) if len(specs) == 1 else ()
     first = _channels_first(specs, readers)
     shape = list(specs[0].shape[1:])
     height, width, channels = (*shape[1:], shape[0]) if first else shape

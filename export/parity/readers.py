@@ -27,17 +27,19 @@ DIVISORS = 100.0, 256.0  # the smallest and the largest that turn pixels into nu
 MEANS = 60.0, 200.0  # likewise of a channel's pixels
 
 
-def readers_of(model: Any) -> list[tuple[Any, ...]]:
-    """Return the layers and operations that read each input, in the order of the inputs.
+def readers_of(model: Any) -> dict[str, tuple[Any, ...]]:
+    """Return the layers and operations that read each input, by its name, in the model's order.
 
     Args:
-        model: Any model; of one that is not functional or sequential nothing is known: [].
+        model: Any model; of one that is not functional or sequential nothing is known.
     """
     functional = _functional(model)
     if functional is None:
-        return []
-    inputs = keras.tree.flatten(functional.inputs)
-    return [tuple(_follow(tensor, functional.operations)[0]) for tensor in inputs]
+        return {}
+    return {
+        str(tensor.name): tuple(_follow(tensor, functional.operations)[0])
+        for tensor in keras.tree.flatten(functional.inputs)
+    }
 
 
 def expects_pixels(reader: Any) -> bool:
@@ -47,14 +49,15 @@ def expects_pixels(reader: Any) -> bool:
     if isinstance(reader, keras.layers.Layer):
         return False
     arguments = reader._inbound_nodes[0].arguments
+    first, *_ = operands = keras.tree.flatten((arguments.args, arguments.kwargs))
     constants = [
         np.abs(np.asarray(value, np.float64))
-        for value in keras.tree.flatten((arguments.args, arguments.kwargs))
+        for value in operands
         if not isinstance(value, keras.KerasTensor) and np.asarray(value).dtype.kind in "if"
     ]
     match type(reader).__name__:
         case "Divide" | "TrueDivide":
-            return _within(constants, DIVISORS)
+            return isinstance(first, keras.KerasTensor) and _within(constants, DIVISORS)
         case "Multiply":
             with np.errstate(divide="ignore"):
                 return _within([1.0 / values for values in constants], DIVISORS)
