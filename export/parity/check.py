@@ -21,13 +21,13 @@ from ..load import require_file
 from ..precision.choice import require_precision
 from ..signature import signature_of
 from .batch_size import largest_batch
-from .expected import Expected, expected_of, judge
+from .expected import expected_of, judge
 from .explain import explain as explain_difference
 from .options import require_options
 from .providers import CPU, require_providers
 from .report import OutputParity, ParityReport
-from .runners import by_position
 from .samples import draw, split
+from .surface import Surface
 
 __all__ = ["check_parity"]
 
@@ -78,7 +78,7 @@ def check_parity(
     require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
-    file = open_model(path, where="check")
+    surface = Surface.of(open_model(path, where="check"))
     signature = signature_of(model, input_signature)
     drawn: dict[str, str] = {}
     notes: list[str] = []
@@ -91,16 +91,7 @@ def check_parity(
         batches = list(split(inputs, signature.specs, largest))
     expected = expected_of(model, signature, batches, precision)
     outputs = [row for name in providers for row in judge(path, expected, name)]
-    notes += _renamed("inputs", expected.inputs, file.inputs)
-    notes += _renamed("outputs", expected.outputs, file.model.graph.outputs)
-    made = file.model.metadata_props.get("keras_bn.precision", precision)
-    if made != precision:
-        notes.append(
-            f"the file says that it was exported with precision={made!r}, and is judged by "
-            f"{precision!r}; give the one that it is to have"
-        )
-    if precision == "keep":
-        notes += _retyped(expected, file.model.graph.outputs)
+    notes += surface.notes(expected, precision)
     report = ParityReport(
         str(model.name),
         str(path),
@@ -130,28 +121,6 @@ def check_parity(
         fault=found.fault,
         notes=(*report.notes, *found.notes),
     )
-
-
-def _renamed(what: str, names: list[str], values: Sequence[Any]) -> list[str]:
-    """Return a note if a file has other names than the model, and nothing if it has not."""
-    found = by_position(names, [str(value.name) for value in values])
-    return [] if found == names else [f"the {what} {names} are called {found} in the file"]
-
-
-def _retyped(expected: Expected, values: Sequence[Any]) -> list[str]:
-    """Return a note for each output that a file gives in another dtype than the model."""
-    found = {str(value.name): value.dtype for value in values}
-    there = by_position(expected.outputs, list(found))
-    pairs = [
-        (name, array.dtype.name, found[place].numpy().name)
-        for name, place, array in zip(expected.outputs, there, expected.cases[0].own, strict=True)
-        if found[place] is not None
-    ]
-    return [
-        f"output {name!r} is {wanted} in the model and {given} in the file"
-        for name, wanted, given in pairs
-        if wanted != given
-    ]
 
 
 def _doubtful(outputs: Sequence[OutputParity]) -> str:

@@ -32,8 +32,10 @@ from .intermediates import Intermediate, Recorder
 from .matching import Match, Record, best_match, candidates, compared, folded_before
 from .measure import errors_of, scale_of
 from .report import LayerParity
-from .runners import Samples, by_position, in_keras
+from .runners import Samples, in_keras
 from .samples import cannot_run
+from .search import first_wrong, known_before
+from .surface import by_position
 from .taps import Taps
 from .truth import Float64Weights
 
@@ -119,18 +121,23 @@ def compare_layers(
                 found.bad.add(value)
                 found.proven.add(value)
             found.rows[value], found.holds[value] = row, match.place
-    found.leave_out(found.as_intended())
-    known = set(found.rows)
     there = by_position(keras_side.outputs, file.taps.outputs)
     wrong = {there[keras_side.outputs.index(name)] for name in wrong_outputs}
-    first = _first(file.taps, known, found.bad, found.proven or wrong)
-    last = set() if first else _behind(file.taps, known, wrong)
+    return _judged(file.taps, found, wrong, shapes)
+
+
+def _judged(taps: Taps, found: "_Findings", wrong: Set[str], shapes: list[Intermediate]) -> Layers:
+    """Return the tensors that were compared, and which of them are at fault."""
+    found.leave_out(found.as_intended())
+    known = set(found.rows)
+    first = first_wrong(taps, known, found.bad, found.proven or wrong)
+    last = set() if first else known_before(taps, known, wrong)
     found.leave_out(found.beside() - found.proven - first - last)
     before = folded_before(found.holds, found.held, shapes)
     rows = {v: dataclasses.replace(row, folded=before[v]) for v, row in found.rows.items()}
     for value in first:  # a fault may look like a factor
         rows[value] = dataclasses.replace(rows[value], status="differs")
-    in_order = [value for value in file.taps.taps if value in rows]
+    in_order = [value for value in taps.taps if value in rows]
     return Layers(
         tuple(rows[value] for value in in_order),
         tuple(rows[value] for value in in_order if value in first),
@@ -260,40 +267,3 @@ def _portions(
         portion, places = [*portion, value], together
     if portion:
         yield portion
-
-
-def _first(taps: Taps, known: set[str], bad: set[str], wrong: Set[str]) -> set[str]:
-    """Return the bad tensors, among wrong ones and behind them, that are computed from no other."""
-    stack = [value for value in _behind(taps, known, wrong) if value in bad]
-    reached, first = set(stack), set()
-    while stack:
-        value = stack.pop()
-        sources = _nearest(taps, taps.taps[value].before, known) & bad
-        if not sources:
-            first.add(value)
-        stack.extend(sources - reached)
-        reached |= sources
-    return first
-
-
-def _behind(taps: Taps, known: set[str], wrong: Set[str]) -> set[str]:
-    """Return the compared tensors that wrong ones are, or are computed from."""
-    ends = [taps.ends.get(name, frozenset([name])) for name in wrong]
-    return {value for end in ends for value in _nearest(taps, end, known)}
-
-
-def _nearest(taps: Taps, values: Set[str], wanted: Set[str]) -> set[str]:
-    """Return which of these tensors, or of those that they are computed from, are wanted ones.
-
-    Behind a wanted one the search does not go on.
-    """
-    found, stack, seen = set(), list(values), set(values)
-    while stack:
-        value = stack.pop()
-        if value in wanted:
-            found.add(value)
-        elif value in taps.taps:
-            new = taps.taps[value].before - seen
-            stack.extend(new)
-            seen |= new
-    return found

@@ -22,6 +22,7 @@ from ..errors import ExportError, one_line
 from ..signature import Signature, output_names
 from .arena import give_memory_back, share_bounded_arena
 from .providers import CPU
+from .surface import by_position
 from .truth import Float64Weights, computing_in_float64
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "OnnxRuntime",
     "Run",
     "Samples",
-    "by_position",
     "channels_second",
     "in_keras",
     "run_batches",
@@ -181,25 +181,6 @@ class OnnxRuntime:
             ]
 
         return run
-
-
-def by_position(names: list[str], found: list[str]) -> list[str]:
-    """Return what a file calls the inputs or outputs of a model.
-
-    Other exporters have names of their own: Keras calls outputs `output_0` or `Identity:0`. Where
-    one is missing, all stand for each other in order: numbered names, as Keras gives to what has
-    none, may return one further on, for another tensor.
-
-    Args:
-        names: Names in the model.
-        found: Names in the file, no fewer.
-
-    >>> by_position(["image", "mask"], ["mask", "image"])
-    ['image', 'mask']
-    >>> by_position(["dense_1", "dense_2"], ["dense", "dense_1"])
-    ['dense', 'dense_1']
-    """
-    return names if set(names) <= set(found) else found[: len(names)]
 
 
 def channels_second(metadata: Mapping[str, str]) -> tuple[list[str], list[str]]:
