@@ -23,6 +23,7 @@ def rng():
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     """Give every test the same seeds and the layer names of a new process."""
+    keras.utils.clear_session(free_memory=False)  # layers were made as tests were collected
     keras.utils.set_random_seed(0)
     yield
     keras.utils.clear_session(free_memory=False)
@@ -101,6 +102,7 @@ def small_model_files(tmp_path_factory):
     from keras_bn.export import export_onnx
 
     folder = tmp_path_factory.mktemp("small_model")
+    keras.utils.clear_session(free_memory=False)  # as in `_fresh_keras`
     model = randomise(build_small_model(), np.random.default_rng(0))
     model.save(folder / "model.keras")
     export_onnx(model, folder / "model.onnx")
