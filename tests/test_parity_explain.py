@@ -188,19 +188,22 @@ def test_large_model_is_looked_at_on_one_sample(small_model, files, monkeypatch)
     assert len(report.layers) > 5
 
 
-def test_file_without_names_of_layers_is_explained_by_its_stage_alone(small_model, files):
+@pytest.mark.parametrize("same_graph", [True, False])
+def test_file_without_names_of_layers_is_explained_by_its_graph(small_model, files, same_graph):
     path = files / "model.onnx"
     proto = onnx.load(path)
     for number, node in enumerate(proto.graph.node):
         node.name = f"n{number}"
-    proto.graph.node[-1].op_type = "Gemm"
     bias = next(t for t in proto.graph.initializer if t.name == "dense/bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.ones(5, np.float32), bias.name))
+    if not same_graph:
+        proto.graph.node[-1].output[0] = "last"
+        proto.graph.node.append(onnx.helper.make_node("Identity", ["last"], ["dense_bn"]))
     onnx.save(proto, path)
-    report = check_parity(small_model, path)
-    assert report.fault.stage == "file"
-    assert report.fault.layers == ()
-    assert "no layer could be named" in report.fault.detail
+    fault = check_parity(small_model, path).fault
+    assert fault.stage == "file"
+    assert fault.layers == (("dense", "dense_bn") if same_graph else ())
+    assert ("no layer could be named" in fault.detail) is not same_graph
 
 
 def test_report_is_plain_json(small_model, files):

@@ -24,6 +24,7 @@ from ..folding.report import FoldReport
 from ..save import scratch_folder, write
 from ..signature import Signature
 from ..tracing.trace import DEFAULT_OPSET, OPSETS
+from .alignment import aligned
 from .expected import Case, Expected, judge
 from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
@@ -115,16 +116,20 @@ def explain(
             at = next((i for i, graph in enumerate(graphs) if not graph.stage.passed), at)
         # The file is like the last of all stages, and like no other.
         before = graphs[at - 1] if at and (complete or at < len(graphs) - 1) else None
+        # The file under the names that its layers have now.
+        named = aligned(path, graphs[-2].path, folder, second) if complete else path
+        if named is not None:
+            graphs[-1] = dataclasses.replace(graphs[-1], path=named)
         try:
             graph = dataclasses.replace(graphs[at], path=_light(graphs[at].path, folder))
-            trusted = of_this_version and at == len(graphs) - 1
+            trusted = of_this_version and at == len(graphs) - 1 and named is not None
             layers = _compared(model, signature, looked_at, wrong, graph, before, trusted)
         except ExportError as e:
             notes.append(f"the layers could not be compared: {e}")
         fault = None
         agreeing = complete and all(graph.stage.passed for graph in graphs)
-        if agreeing and of_this_version:
-            fault = fault_of_content(model, path, graphs[-2].path, AT_FAULT["file"])
+        if agreeing and of_this_version and named is not None:
+            fault = fault_of_content(model, named, graphs[-2].path, AT_FAULT["file"])
     stages = [*(graph.stage for graph in graphs), _stage("optimiser", in_file, plain=False)]
     failed = [stage.stage for stage in stages if not stage.passed]
     if failed and not wrong:

@@ -129,6 +129,8 @@ def compare_layers(
 def _judged(taps: Taps, found: "_Findings", wrong: Set[str], shapes: list[Intermediate]) -> Layers:
     """Return the tensors that were compared, and which of them are at fault."""
     found.leave_out(found.as_intended())
+    if not wrong and not found.proven:  # it is right, whatever these hold
+        found.leave_out(found.differing())
     known = set(found.rows)
     first = first_wrong(taps, known, found.bad, found.proven or wrong)
     last = set() if first else known_before(taps, known, wrong)
@@ -187,17 +189,18 @@ class _Findings:
 
     def as_intended(self) -> set[str]:
         """Return the tensors that hold no layer's output, in a right graph no more than here."""
-        return self._differing() - self.bad
+        return self.differing() - self.bad
 
     def beside(self) -> set[str]:
         """Return the tensors that differ from an output which another tensor holds."""
-        return {value for value in self._differing() if self.holds[value] in self.held}
+        return {value for value in self.differing() if self.holds[value] in self.held}
 
     def leave_out(self, values: Set[str]) -> None:
         for value in values:
             del self.rows[value], self.holds[value]
 
-    def _differing(self) -> set[str]:
+    def differing(self) -> set[str]:
+        """Return the tensors that are not what a layer returns, nor a factor of it."""
         return {value for value, row in self.rows.items() if row.status == "differs"}
 
 

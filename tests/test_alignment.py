@@ -1,0 +1,78 @@
+import keras
+import numpy as np
+import onnx
+import pytest
+
+from keras_bn.export import check_parity, export_onnx
+
+
+def build(skipped):
+    """Build a network whose layers are numbered from `skipped` on."""
+    keras.utils.clear_session(free_memory=False)
+    for _ in range(skipped):
+        for layer in (keras.layers.ReLU, keras.layers.BatchNormalization):
+            layer()
+        keras.layers.Conv2D(1, 1)
+    x = image = keras.Input((9, 9, 3), name="image")
+    for _ in range(3):
+        x = keras.layers.Conv2D(4, 3, padding="same")(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.fixture(params=[(0, 1), (1, 0), (1, 3)], ids=str)
+def rebuilt(request, randomised, tmp_path):
+    """A model that was built again under other numbers, and the file of the first one."""
+    before, after = request.param
+    first = randomised(build(before))
+    export_onnx(first, tmp_path / "model.onnx")
+    second = build(after)
+    second.set_weights(first.get_weights())
+    assert first.layers[1].name != second.layers[1].name
+    return second, tmp_path / "model.onnx"
+
+
+def test_file_of_a_model_that_was_built_again_agrees(rebuilt):
+    model, path = rebuilt
+    report = check_parity(model, path)
+    assert report.passed
+    assert {row.status for row in report.layers} == {"agrees"}
+    held = {name for row in report.layers for name in (*row.folded, row.layer)}
+    assert {layer.name for layer in model.layers[1:]} <= held
+
+
+def test_fault_is_named_as_the_layer_is_now(rebuilt):
+    model, path = rebuilt
+    convolution, norm = model.layers[4:6]
+    norm.epsilon = 0.1
+    fault = check_parity(model, path).fault
+    assert (fault.stage, fault.layers) == ("file", (convolution.name, norm.name))
+
+
+def test_weight_that_no_output_shows_is_found_under_other_names(rebuilt):
+    model, path = rebuilt
+    model.layers[8].beta.assign(np.full(4, -1e6))  # nothing passes the last ReLU
+    export_onnx(model, path)
+    proto = onnx.load(path)
+    for node in proto.graph.node:
+        node.name += "_3"
+    kernel = next(t for t in proto.graph.initializer if list(t.dims) == [4, 3, 3, 3])
+    values = onnx.numpy_helper.to_array(kernel) * np.float32(1.01)
+    kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
+    onnx.save(proto, path)
+    report = check_parity(model, path)
+    assert all(row.passed for row in report.outputs)
+    assert report.fault.layers == (model.layers[1].name, model.layers[2].name)
+
+
+def test_other_graph_with_other_names_is_judged_by_its_outputs(rebuilt):
+    model, path = rebuilt
+    proto = onnx.load(path)
+    output = proto.graph.output[0].name
+    last = next(node for node in proto.graph.node if output in node.output)
+    last.output[0] = "before"
+    proto.graph.node.append(onnx.helper.make_node("Identity", ["before"], [output], name="more"))
+    onnx.save(proto, path)
+    report = check_parity(model, path)
+    assert report.passed
+    assert "differs" not in {row.status for row in report.layers}
