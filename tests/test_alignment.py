@@ -65,6 +65,26 @@ def test_weight_that_no_output_shows_is_found_under_other_names(rebuilt):
     assert report.fault.layers == (model.layers[1].name, model.layers[2].name)
 
 
+def test_nodes_that_are_put_between_are_looked_at(rebuilt):
+    """Rounding to float16 that no output shows."""
+    model, path = rebuilt
+    model.layers[8].beta.assign(np.full(4, -1e6))  # nothing passes the last ReLU
+    export_onnx(model, path)
+    proto = onnx.load(path)
+    (place,) = (i for i, node in enumerate(proto.graph.node) if node.name == model.layers[4].name)
+    convolution = proto.graph.node[place]
+    output, convolution.output[0] = convolution.output[0], "wide"
+    for i, (source, target, dtype) in enumerate([("wide", "half", 10), ("half", output, 1)]):
+        name = f"{convolution.name}/cast_{i}"
+        cast = onnx.helper.make_node("Cast", [source], [target], name, to=dtype)
+        proto.graph.node.insert(place + 1 + i, cast)
+    onnx.save(proto, path)
+    report = check_parity(model, path)
+    assert all(row.passed for row in report.outputs)
+    assert not report.passed
+    assert model.layers[5].name in report.fault.layers
+
+
 def test_other_graph_with_other_names_is_judged_by_its_outputs(rebuilt):
     model, path = rebuilt
     proto = onnx.load(path)

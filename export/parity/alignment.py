@@ -27,15 +27,15 @@ def aligned(path: Path, right: Path, folder: Path, metadata: Mapping[str, str]) 
         metadata: Metadata of what is written.
 
     Returns:
-        `path` itself if its names are those of the export; None if they are others and the graphs
-        are not the same, or have loops.
+        `path` itself if its names are those of the export, or some nodes more or fewer; None if
+        they are others and the graphs are not the same, or have loops.
     """
     found, fresh = ir.load(path), ir.load(right)
     twins = _twins(found.graph, fresh.graph)
-    names = [node.name for node in found.graph]
+    names, known = ([node.name for node in model.graph] for model in (found, fresh))
     if twins is None:
-        return path if set(names) <= {node.name for node in fresh.graph} else None
-    if names == [node.name for node in fresh.graph]:
+        return path if set(names) <= set(known) or set(known) <= set(names) else None
+    if names == known:
         return path
     for value, twin in twins.items():
         if value.is_initializer():
