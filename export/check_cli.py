@@ -17,15 +17,15 @@ from .console import (
     command_of,
     examples,
     progress,
-    quiet_tensorflow,
 )
 from .errors import ExportError
-from .load import load_keras_model, require_file, require_keras_file
+from .load import require_file, require_keras_file
 from .proof import (
     PageOption,
     PrecisionOption,
     PreprocessOption,
     SamplesOption,
+    load_with_samples,
     named_samples,
     replacing_page,
     samples_from,
@@ -108,10 +108,10 @@ def check(
                 f"{option} must be left out where samples are given: nothing is drawn then. "
                 f"Received: {option} and --input {samples}."
             )
-    if providers:
-        from .parity.providers import require_providers
+    from .parity.providers import CPU, require_providers
 
-        require_providers(providers)
+    providers = providers or [CPU]
+    require_providers(providers)
     given = samples_from(samples, preprocess)
     with (
         progress(shown=not (as_json or quiet)) as step,
@@ -119,12 +119,9 @@ def check(
             html, (model, "MODEL.keras"), (onnx, "MODEL.onnx"), *named_samples(samples)
         ) as page,
     ):
-        step("starting TensorFlow")
-        with quiet_tensorflow():
-            from .parity.check import check_parity
-        step(f"loading {model}")
-        loaded = load_keras_model(model, unsafe=unsafe)
-        arrays, notes = given(loaded)
+        loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
+        from .parity.check import check_parity
+
         step(f"comparing {onnx} with {model}")
         report = check_parity(
             loaded,
@@ -133,7 +130,7 @@ def check(
             precision=precision,
             seed=seed or 0,
             ranges=_named(limits, loaded),
-            **({"providers": providers} if providers else {}),
+            providers=providers,
             explain=explain,
         )
         report = dataclasses.replace(report, notes=(*notes, *report.notes))

@@ -17,16 +17,16 @@ from .console import (
     command_of,
     examples,
     progress,
-    quiet_tensorflow,
     require_another_file,
 )
 from .errors import ExportError, ParityError
-from .load import load_keras_model, require_keras_file
+from .load import require_keras_file
 from .proof import (
     PageOption,
     PrecisionOption,
     PreprocessOption,
     SamplesOption,
+    load_with_samples,
     named_samples,
     replacing_page,
     samples_from,
@@ -57,8 +57,7 @@ def export(
     samples: SamplesOption = None,
     preprocess: PreprocessOption = None,
     opset: Annotated[
-        int,
-        typer.Option(metavar="N", help="Version of ONNX's operators, 13 to 18."),
+        int, typer.Option(metavar="N", help="Version of ONNX's operators, 13 to 18.")
     ] = 18,
     precision: PrecisionOption = "keep",
     inputs_as_nchw: Annotated[
@@ -111,12 +110,9 @@ def export(
             html, (model, "MODEL.keras"), (out, "OUT.onnx"), *named_samples(samples)
         ) as page,
     ):
-        step("starting TensorFlow")
-        with quiet_tensorflow():
-            from .pipeline import export_onnx
-        step(f"loading {model}")
-        loaded = load_keras_model(model, unsafe=unsafe)
-        arrays, notes = given(loaded)
+        loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
+        from .pipeline import export_onnx
+
         step(f"exporting {model}")
         try:
             report = export_onnx(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from .console import require_another_file, require_page_extra
+from .console import quiet_tensorflow, require_another_file, require_page_extra
 from .errors import ExportError
-from .load import load_samples
+from .load import load_keras_model, load_samples
 
 if TYPE_CHECKING:
     import keras
@@ -28,6 +28,7 @@ __all__ = [
     "PrecisionOption",
     "PreprocessOption",
     "SamplesOption",
+    "load_with_samples",
     "named_samples",
     "replacing_page",
     "samples_from",
@@ -109,6 +110,28 @@ def samples_from(path: Path | None, preprocess: str | None) -> Given:
         )
     arrays = None if path is None else load_samples(path)
     return lambda _: (arrays, ())
+
+
+def load_with_samples(
+    path: Path, given: Given, step: Callable[[str], None], *, unsafe: bool
+) -> tuple["keras.Model", dict[str, np.ndarray] | None, tuple[str, ...]]:
+    """Start TensorFlow and load a model and its samples.
+
+    Args:
+        path: The model's file.
+        given: What `samples_from` returned.
+        step: Takes what is being done, in words.
+        unsafe: Whether the file may hold Python code, which loading it then runs.
+
+    Returns:
+        The model, its samples, and what to note about them.
+    """
+    step("starting TensorFlow")
+    with quiet_tensorflow():
+        from . import pipeline  # noqa: F401  imports TensorFlow, as do all that follow it
+    step(f"loading {path}")
+    model = load_keras_model(path, unsafe=unsafe)
+    return model, *given(model)
 
 
 def named_samples(path: Path | None) -> tuple[tuple[Path, str], ...]:

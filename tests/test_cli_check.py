@@ -55,6 +55,7 @@ def test_defaults_are_those_of_the_check(check, called):
         "precision": "keep",
         "seed": 0,
         "ranges": None,
+        "providers": ["CPUExecutionProvider"],
         "explain": True,
     }
 

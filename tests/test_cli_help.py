@@ -2,11 +2,14 @@
 
 import re
 import shlex
+from typing import get_args
 
 import pytest
 from typer.main import get_command
 
 from keras_bn.export.cli import app, parity_app
+from keras_bn.export.precision.choice import Precision
+from keras_bn.export.proof import PRECISIONS
 
 COMMANDS = get_command(app).commands
 NAMES = ["bench", "check", "demo", "export", "fold", "inspect", "recalibrate"]
@@ -84,3 +87,8 @@ def test_overview_names_every_command_and_the_exit_statuses(page):
     text = page()
     assert all(re.search(rf"^│ {name} ", text, re.MULTILINE) for name in NAMES)
     assert "Exit status: 0 agreed, 1 it differs, 2 bad input" in text
+
+
+def test_precisions_of_the_command_line_are_those_of_the_export():
+    """They stand there again, so that help and completion import no onnx."""
+    assert get_args(Precision) == PRECISIONS

@@ -1,11 +1,13 @@
 """A stage of the export that goes wrong is named, and so is the layer."""
 
 import dataclasses
+import operator
 
 import keras
 import numpy as np
 import onnx
 import pytest
+from onnx_edits import change_weight, scale_first
 from parity_faults import in_training, wrong_fold
 
 from keras_bn import BatchNormalization
@@ -138,12 +140,7 @@ def test_fault_that_no_output_shows_is_found_by_its_layer(files, small_model):
     small_model.get_layer("depthwise_bn").beta.assign(np.full(8, -1e3))
     path = files / "model.onnx"
     export_onnx(small_model, path)
-    proto = onnx.load(path)
-    kernel = next(t for t in proto.graph.initializer if t.name == "conv/kernel")
-    array = onnx.numpy_helper.to_array(kernel).copy()
-    array[0] *= 1.001
-    kernel.CopyFrom(onnx.numpy_helper.from_array(array, kernel.name))
-    onnx.save(proto, path)
+    change_weight(path, "conv/kernel", scale_first(1.001))
     report = check_parity(small_model, path, explain=True)
     assert all(row.passed for row in report.outputs)
     assert not report.passed
@@ -153,17 +150,10 @@ def test_fault_that_no_output_shows_is_found_by_its_layer(files, small_model):
 def test_file_of_another_version_is_judged_by_its_outputs(files, small_model):
     """Another version may have moved a scale elsewhere; only outputs can tell that it is right."""
     path = files / "model.onnx"
+    for name in ("conv/kernel", "conv/bias"):
+        change_weight(path, name, lambda array: array * np.float32(2))
+    change_weight(path, "depthwise/kernel", lambda array: array / np.float32(2))
     proto = onnx.load(path)
-    weights = {t.name: t for t in proto.graph.initializer}
-    factor = 2.0
-    for name, by in (
-        ("conv/kernel", factor),
-        ("conv/bias", factor),
-        ("depthwise/kernel", 1 / factor),
-    ):
-        array = onnx.numpy_helper.to_array(weights[name]) * np.float32(by)
-        weights[name].CopyFrom(onnx.numpy_helper.from_array(array, name))
-    onnx.save(proto, path)
     assert not check_parity(small_model, path, explain=True).passed
     for entry in proto.metadata_props:
         if entry.key == "keras_bn.version":
@@ -191,11 +181,10 @@ def test_large_model_is_looked_at_on_one_sample(small_model, files, monkeypatch)
 @pytest.mark.parametrize("same_graph", [True, False])
 def test_file_without_names_of_layers_is_explained_by_its_graph(small_model, files, same_graph):
     path = files / "model.onnx"
+    change_weight(path, "dense/bias", np.ones_like)
     proto = onnx.load(path)
     for number, node in enumerate(proto.graph.node):
         node.name = f"n{number}"
-    bias = next(t for t in proto.graph.initializer if t.name == "dense/bias")
-    bias.CopyFrom(onnx.numpy_helper.from_array(np.ones(5, np.float32), bias.name))
     if not same_graph:
         proto.graph.node[-1].output[0] = "last"
         proto.graph.node.append(onnx.helper.make_node("Identity", ["last"], ["dense_bn"]))
@@ -237,10 +226,7 @@ def test_quantised_layer_is_named(tmp_path):
     for layer in model.layers[1:]:
         layer.quantize("int8")
     assert export_onnx(model, path).parity.passed
-    proto = onnx.load(path)
-    kernel = next(t for t in proto.graph.initializer if t.name == "a/kernel")
-    kernel.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(kernel), kernel.name))
-    onnx.save(proto, path)
+    change_weight(path, "a/kernel", operator.neg)
     assert check_parity(model, path).fault.layers == ("a",)
 
 
@@ -270,11 +256,7 @@ def test_state_of_a_masked_layer_is_not_taken_for_its_output(tmp_path, randomise
 def test_fault_that_is_a_factor_is_not_called_rescaled(files, small_model):
     path = files / "model.onnx"
     strip(path)
-    proto = onnx.load(path)
-    kernel = next(t for t in proto.graph.initializer if t.name == "conv/kernel")
-    values = onnx.numpy_helper.to_array(kernel) * np.float32(1.5)
-    kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
-    onnx.save(proto, path)
+    change_weight(path, "conv/kernel", lambda kernel: kernel * np.float32(1.5))
     report = check_parity(small_model, path)
     first = next(row for row in report.layers if row.value == report.fault.value)
     assert (first.layer, first.status) == ("conv_bn", "differs")
@@ -325,12 +307,7 @@ def test_large_file_is_judged_as_a_small_one(files, small_model, monkeypatch):
     assert report.notes == ()
     small_model.get_layer("depthwise_bn").beta.assign(np.full(8, -1e3))
     export_onnx(small_model, path)
-    proto = onnx.load(path)
-    kernel = next(t for t in proto.graph.initializer if t.name == "conv/kernel")
-    array = onnx.numpy_helper.to_array(kernel).copy()
-    array[0] *= 1.001
-    kernel.CopyFrom(onnx.numpy_helper.from_array(array, kernel.name))
-    onnx.save(proto, path)
+    change_weight(path, "conv/kernel", scale_first(1.001))
     report = check_parity(small_model, path)
     assert all(row.passed for row in report.outputs)
     assert report.fault.layers == ("conv", "conv_bn")

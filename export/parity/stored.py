@@ -58,7 +58,7 @@ def _differences(found: ir.Graph, fresh: ir.Graph) -> Iterator[tuple[str, str]]:
         if name in fresh.initializers:
             yield from _of_constants(name, value, fresh.initializers[name])
     twins = {node.name: node for node in fresh}
-    if _surface(found) != _surface(fresh) or len(twins) < len(fresh):
+    if _skeleton(found) != _skeleton(fresh) or len(twins) < len(fresh):
         return
     for node in found:
         twin, name = twins[node.name], str(node.name)
@@ -90,7 +90,7 @@ def _attribute(node: Any, key: str) -> object:
     return ir.serde.deserialize_attribute(default).value if default.name else None
 
 
-def _surface(graph: ir.Graph) -> tuple[object, object]:
+def _skeleton(graph: ir.Graph) -> tuple[object, object]:
     """Return what the inputs are, and the names of all nodes."""
     inputs = [(value.name, value.dtype, str(value.shape)) for value in graph.inputs]
     return inputs, sorted(str(node.name) for node in graph)
