@@ -160,16 +160,13 @@ def progress(*, shown: bool) -> Iterator[Callable[[str], None]]:
         TimeElapsedColumn(),
     )
     # A descriptor of its own: `quiet_tensorflow` takes the usual one away for a while.
-    with (
-        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal,
-        Progress(
-            *columns, console=Console(file=terminal), transient=True, redirect_stdout=False
-        ) as bar,
-    ):
-        _in_use.append(terminal.fileno())
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal:
+        _in_use.append(terminal.fileno())  # before the cursor is hidden
         try:
-            task = bar.add_task("", total=None)
-            yield lambda now: bar.update(task, description=one_line_of(now))
+            console = Console(file=terminal)
+            with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+                task = bar.add_task("", total=None)
+                yield lambda now: bar.update(task, description=one_line_of(now))
         finally:
             _in_use.clear()
 

@@ -236,9 +236,7 @@ def test_reader_that_goes_away_does_not_change_the_verdict(files):
 def test_stopped_export_leaves_no_file_behind(files, number, status):
     command = [TOOL, "export", files / "model.keras", files / "model.onnx"]
     before = (files / "model.onnx").read_bytes(), sorted(files.iterdir())
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listen_to_interrupts
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None and len(list(files.iterdir())) == len(before[1]):
         time.sleep(0.01)
     process.send_signal(number)
@@ -254,11 +252,6 @@ def test_interrupt_while_the_program_is_being_imported_is_no_error_of_its_own(mo
     monkeypatch.setattr(os, "_exit", ended.append)
     cli._end(signal.SIGINT, None)
     assert ended == [130]
-
-
-def listen_to_interrupts():
-    """Undo what a shell does to what it runs in the background, such as these tests."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_debug_adds_the_traceback(run, tmp_path):

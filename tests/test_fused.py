@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from oracles import gradients, moments, normalise
-from tensorflow.python.eager import context
+from tensorflow_graphs import operators_run, require_onednn
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization
 from keras_bn.fused import fused_inference, fused_training, why_not_fused
+
+pytestmark = pytest.mark.onednn
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -90,20 +92,10 @@ def test_gradients_are_those_of_the_definition(rng, shape, axis, mean):
     assert_close(actual[1], dgamma, 5e-5)
 
 
-def operators_run(function, x):
-    """Return the operators that TensorFlow really runs, after its own graph optimisation."""
-    context.enable_run_metadata()
-    try:
-        function(x)
-        found = context.export_run_metadata()
-    finally:
-        context.disable_run_metadata()
-    return [node.op for partition in found.partition_graphs for node in partition.node]
-
-
 @pytest.mark.parametrize("known", [(8, 4, 4, 3), (None, None, None, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tensorflow_fuses_a_relu_behind_the_layer_in_training(known, dtype):
+    require_onednn()
     layer = BatchNormalization(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
     layer.build((None, None, None, 3))
 

@@ -10,6 +10,8 @@ from tolerances import HALF, assert_close
 
 from keras_bn import BatchNormalization
 
+pytestmark = pytest.mark.onednn
+
 SHAPES = [
     pytest.param((4, 5, 6, 3), -1, id="rank 4, fused"),
     pytest.param((4, 5, 6, 3), 3, id="rank 4, axis from the front"),

@@ -1,12 +1,15 @@
 """Laws of batch norm, on shapes, axes and options that Hypothesis chooses."""
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import moments, normalise
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization
+
+pytestmark = pytest.mark.onednn
 
 
 @st.composite

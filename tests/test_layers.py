@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from keras_bn.export import export_onnx
 
+pytestmark = pytest.mark.onednn
+
 layers = keras.layers
 
 IMAGE, ROWS = (8, 9, 4), (6, 5)

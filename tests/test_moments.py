@@ -7,6 +7,8 @@ from tolerances import FLOAT64, assert_close
 
 from keras_bn.moments import batch_moments, combined_weights, in_ghost_batches, per_channel
 
+pytestmark = pytest.mark.onednn
+
 
 def weighted(x, w):
     """Return mean, variance, total and effective count over all axes but the last."""

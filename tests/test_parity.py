@@ -12,6 +12,8 @@ from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, check_parity, export_onnx
 from keras_bn.export.parity.samples import DRAWN_BATCHES, EDGE_SAMPLES
 
+pytestmark = pytest.mark.onednn
+
 
 @pytest.fixture
 def exported(files):

@@ -16,6 +16,8 @@ from keras_bn.export.folding import linear
 from keras_bn.export.parity import expected, explain, localise
 from keras_bn.export.parity.runners import LEVELS, OnnxRuntime
 
+pytestmark = pytest.mark.onednn
+
 
 def fault_of(model, path, **options):
     """Export with something wrong in the export itself; return the fault."""

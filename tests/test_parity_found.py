@@ -16,6 +16,8 @@ from keras_bn.export.parity import batch_size
 from keras_bn.export.parity.samples import LARGEST_BATCH
 from keras_bn.export.signature import signature_of
 
+pytestmark = pytest.mark.onednn
+
 
 @pytest.fixture
 def path(tmp_path):

@@ -16,6 +16,8 @@ from tolerances import FLOAT32, assert_close
 
 from keras_bn import BatchNormalization
 
+pytestmark = pytest.mark.onednn
+
 SCRIPT = Path(__file__).with_name("replicas.py")
 
 

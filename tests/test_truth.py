@@ -12,6 +12,8 @@ from keras_bn.export.parity.runners import in_keras
 from keras_bn.export.parity.truth import Float64Weights, computing_in_float64
 from keras_bn.export.signature import signature_of
 
+pytestmark = pytest.mark.onednn
+
 
 def state(model):
     """Return all that a run in float64 changes for its time."""
