@@ -16,19 +16,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .body_constants import evaluate_bodies
 from .evaluable import evaluate_if_constant
-from .exact import FLOATS, ExactTensor, constant, exact, is_constant, rearranged
 from .shapes import infer_shapes
 from .views import model_around
 
-__all__ = [
-    "FLOATS",
-    "ExactTensor",
-    "constant",
-    "evaluate_constants",
-    "exact",
-    "is_constant",
-    "rearranged",
-]
+__all__ = ["evaluate_constants"]
 
 RENAMING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 

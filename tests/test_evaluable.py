@@ -5,7 +5,8 @@ import pytest
 from foreign_graphs import foreign
 from graphs import operators
 
-from keras_bn.export.constants import evaluate_constants, exact
+from keras_bn.export.constants import evaluate_constants
+from keras_bn.export.exact import exact
 
 NEWEST = onnx.defs.onnx_opset_version()
 

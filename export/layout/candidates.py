@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from ..constants import is_constant
+from ..exact import is_constant
 from ..standard import is_onnx
 from . import axes, dense, reshape, shuffle
 from .move import Move, Rule

@@ -10,7 +10,7 @@ from collections.abc import MutableSequence
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import constant, is_constant, rearranged
+from ..exact import constant, is_constant, rearranged
 from ..naming import Names
 from ..standard import is_onnx
 from .move import Arrangement, Move

@@ -9,7 +9,7 @@ a tensor and of its views are written as permutations of the root:
 
 import onnx_ir as ir
 
-from ..constants import is_constant
+from ..exact import is_constant
 from ..standard import is_onnx
 from .permutation import Layout, Permutation, Shuffled, compose, identity, inverse
 

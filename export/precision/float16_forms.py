@@ -10,7 +10,7 @@ import functools
 import onnx
 import onnx_ir as ir
 
-from ..constants import is_constant
+from ..exact import is_constant
 from ..standard import STANDARD
 
 __all__ = ["float16_positions", "is_float", "is_indifferent", "is_tensor", "varying"]

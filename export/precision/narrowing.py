@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from ..constants import ExactTensor, constant, is_constant
+from ..exact import ExactTensor, constant, is_constant
 from ..standard import STANDARD
 from .float16_forms import float16_positions, is_indifferent
 from .widening import cast_node, names_in

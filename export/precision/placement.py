@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import exact, is_constant
+from ..exact import exact, is_constant
 from ..standard import STANDARD
 from .float16_forms import float16_positions, is_float, is_indifferent, is_tensor
 from .float16_operators import DISCRETE, KERNELS, KNOWN, MOVING, SENSITIVE, SOURCES, SUMMANDS, SUMS

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ..constants import ExactTensor
+from ..exact import ExactTensor
 from ..layout.identities import remove_identities
 from ..naming import Names
 from ..standard import STANDARD

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import constant, rearranged
+from ..exact import constant, rearranged
 from ..naming import Names
 from .known_shapes import KnownShapes, Shape, is_standard
 from .sizes import Size

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import is_constant
+from ..exact import is_constant
 from ..standard import is_onnx
 from .known_integers import integers_of
 from .shape_rules import RULES, Shape

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ..constants import is_constant
+from ..exact import is_constant
 from .editor import Editor
 from .known_shapes import Shape
 from .sizes import product

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from ..constants import exact, is_constant
+from ..exact import exact, is_constant
 from .editor import Editor
 from .known_shapes import is_standard
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import is_constant
+from ..exact import is_constant
 from .editor import Editor
 from .known_shapes import INTEGER, is_standard
 from .sizes import Size, exact_quotient, is_nonnegative, product

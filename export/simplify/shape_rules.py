@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from ..constants import is_constant
+from ..exact import is_constant
 from .sizes import Polynomial, Size, exact_quotient, is_nonnegative, product, unknown
 from .window_shapes import global_shape, transposed_shape, window_shape
 
