@@ -37,27 +37,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .folding.report import Reason
+from .folding.reason import NotExactError, Reason
 
-__all__ = """Affine NotExactError along along_axis batch_norm constant_along identity padding_after
+__all__ = """Affine along along_axis batch_norm constant_along identity padding_after
     padding_before quiet same through_maximum through_product""".split()
 
 Array = NDArray[np.float64]
 NOISE = 2.0**-46  # what is left of a sum that cancels, relative to its terms, is rounding
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore")  # seen as Inf and NaN
-
-
-class NotExactError(Exception):
-    """The algebra does not allow a move.
-
-    Attributes:
-        reason: Which law stands in the way.
-        detail: What was found, for a person to read.
-    """
-
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,15 +23,15 @@ from keras_bn.reporting import counted
 
 from .conversion import convert
 from .errors import ExportError, one_line
+from .files.provenance import versions
 from .folding.report import FoldReport
 from .foreign.fold_any import fold_opened
 from .foreign.opening import open_model
 from .foreign.weight_files import read_small
-from .inspection import versions
 from .latency import Latency, measure_latency
 from .parity.providers import CPU, require_providers
-from .parity.runners import LEVELS, OnnxRuntime, Samples
 from .parity.samples import SIZES, draw
+from .runtime.session import LEVELS, OnnxRuntime, Samples
 from .save import scratch_folder, write
 from .signature import output_names, signature_of
 

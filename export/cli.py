@@ -34,7 +34,8 @@ from .console import (
     quiet_tensorflow,
     show_cursor,
 )
-from .errors import ExportError, ParityError, one_line
+from .errors import ExportError, one_line
+from .parity.report import ParityError
 
 __all__ = ["run"]
 

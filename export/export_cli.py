@@ -19,8 +19,9 @@ from .console import (
     progress,
     require_another_file,
 )
-from .errors import ExportError, ParityError
+from .errors import ExportError
 from .load import require_keras_file
+from .parity.report import ParityError
 from .proof import (
     PageOption,
     PrecisionOption,

@@ -24,12 +24,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from .affine import Affine, NotExactError
+from .affine import Affine
 from .folding.affine_nodes import AffineNode, affine_input, read
 from .folding.differences import require_precise
 from .folding.edits import LOST_BITS, Writer
 from .folding.plan import Plan, complete
-from .folding.report import Fold, FoldReport, Reason, Refusal
+from .folding.reason import NotExactError, Reason
+from .folding.report import Fold, FoldReport, Refusal
 from .folding.savings import saved_by
 from .folding.tensors import name_of
 from .naming import Names

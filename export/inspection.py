@@ -7,9 +7,6 @@ versions, and what was left out and why.
 
 import dataclasses
 import datetime
-import hashlib
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +18,11 @@ from keras_bn.reporting import jsonable
 from keras_bn.shift import CovariateShiftReport, measure_covariate_shift
 
 from .arrays import ModelData, batch_size_for, select_arrays
+from .files.provenance import SourceFile, versions
 from .load import load_compiled_model
 from .trial import refusing_data, run_once, why_no_loss
 
-__all__ = ["Inspection", "SourceFile", "inspect_files", "versions"]
-
-PACKAGES = ("keras-bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceFile:
-    """A file that was read.
-
-    Attributes:
-        path: As it was given.
-        bytes: Its size.
-        sha256: Digest of its content.
-    """
-
-    path: str
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> "SourceFile":
-        """Read a file's size and digest."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(str(path), path.stat().st_size, digest)
-
-    @property
-    def name(self) -> str:
-        """The path's last part."""
-        return Path(self.path).name
+__all__ = ["Inspection", "inspect_files"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +151,3 @@ def _notes(
     if data.unused:
         notes.append(f"Arrays of the data file that were not used: {', '.join(data.unused)}.")
     return tuple(notes)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a report is made with, by name."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -16,10 +16,10 @@ import numpy as np
 from keras_bn import __version__
 
 from .conversion import Converted, convert
-from .errors import ExportError, ParityError
+from .errors import ExportError
+from .files.metadata import CHANNELS_SECOND
 from .parity.check import check_parity
-from .parity.report import ParityReport
-from .parity.runners import CHANNELS_SECOND
+from .parity.report import ParityError, ParityReport
 from .parity.samples import samples_of
 from .precision.choice import Precision, require_precision
 from .report import ExportReport

@@ -177,7 +177,7 @@ def write_parity_page(
         file: The ONNX file; None if it was not written.
         command: The command that asks for it.
     """
-    from .inspection import SourceFile
+    from .files.provenance import SourceFile
     from .parity.document import ParityDocument
     from .parity.page import render_parity_page
 

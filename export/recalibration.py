@@ -15,7 +15,7 @@ from keras_bn.reporting import jsonable
 
 from .arrays import batch_size_for, select_arrays
 from .errors import ExportError
-from .inspection import SourceFile, versions
+from .files.provenance import SourceFile, versions
 from .load import load_compiled_model
 from .save import write_keras_model
 from .trial import refusing_data, run_once

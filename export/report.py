@@ -6,7 +6,8 @@ Nothing here computes; the stages fill these in.
 import dataclasses
 from typing import Any
 
-from .folding.report import Fold, FoldReport, Reason, Refusal
+from .folding.reason import Reason
+from .folding.report import Fold, FoldReport, Refusal
 from .parity.report import OutputParity, ParityReport
 from .precision.report import PrecisionReport
 

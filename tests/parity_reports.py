@@ -5,8 +5,9 @@ from typing import get_args
 
 from markup import EVIL
 
-from keras_bn.export.folding.report import Fold, FoldReport, Reason, Refusal
-from keras_bn.export.inspection import SourceFile
+from keras_bn.export.files.provenance import SourceFile
+from keras_bn.export.folding.reason import Reason
+from keras_bn.export.folding.report import Fold, FoldReport, Refusal
 from keras_bn.export.latency import Latency, Timing
 from keras_bn.export.parity.document import ParityDocument
 from keras_bn.export.parity.report import (

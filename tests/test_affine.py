@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tolerances import FLOAT32, FLOAT64, assert_close
 
 from keras_bn.export import affine
-from keras_bn.export.affine import Affine, NotExactError
+from keras_bn.export.affine import Affine
 from keras_bn.export.folding import absorbing, moving
-from keras_bn.export.folding.report import Reason
+from keras_bn.export.folding.reason import NotExactError, Reason
 
 data = st.data()
 

@@ -20,7 +20,7 @@ from tolerances import FLOAT64, assert_close
 from keras_bn.export.exact import ExactTensor
 from keras_bn.export.folding import absorbing
 from keras_bn.export.folding.absorbing import values
-from keras_bn.export.folding.report import Reason
+from keras_bn.export.folding.reason import Reason
 
 data = st.data()
 flags = st.booleans()

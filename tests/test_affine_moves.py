@@ -19,9 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_bn.export import affine
-from keras_bn.export.affine import NotExactError
 from keras_bn.export.folding import moving
-from keras_bn.export.folding.report import Reason
+from keras_bn.export.folding.reason import NotExactError, Reason
 
 data = st.data()
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from tolerances import FLOAT64, assert_close
 
 from keras_bn.export import affine
-from keras_bn.export.affine import Affine, NotExactError
+from keras_bn.export.affine import Affine
 from keras_bn.export.folding import absorbing
 from keras_bn.export.folding.absorbing import values
-from keras_bn.export.folding.report import Reason
+from keras_bn.export.folding.reason import NotExactError, Reason
 
 data = st.data()
 flags = st.booleans()

@@ -9,7 +9,8 @@ from markup import EVIL, Page, assert_self_contained
 
 from keras_bn import Cause
 from keras_bn.diagnosis import Diagnosis
-from keras_bn.export.inspection import Inspection, SourceFile
+from keras_bn.export.files.provenance import SourceFile
+from keras_bn.export.inspection import Inspection
 from keras_bn.export.page import render_page
 from keras_bn.gap import GapReport, OutputGap
 from keras_bn.layer_gap import LayerGap

@@ -14,7 +14,7 @@ from keras_bn import BatchNormalization
 from keras_bn.export import ParityError, check_parity, conversion, export_onnx
 from keras_bn.export.folding import linear
 from keras_bn.export.parity import expected, explain, localise
-from keras_bn.export.parity.runners import LEVELS, OnnxRuntime
+from keras_bn.export.runtime.session import LEVELS, OnnxRuntime
 
 
 def fault_of(model, path, **options):

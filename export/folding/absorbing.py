@@ -6,8 +6,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from ..affine import Affine, Array, NotExactError, along_axis, constant_along, quiet
-from .report import Reason
+from ..affine import Affine, Array, along_axis, constant_along, quiet
+from .reason import NotExactError, Reason
 
 __all__ = """absorb conv_input conv_transpose_input conv_transpose_output einsum_input einsum_output
     matmul_input matmul_output recurrent_input values vector""".split()

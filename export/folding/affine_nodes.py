@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, Array, NotExactError, along, batch_norm
+from ..affine import Affine, Array, along, batch_norm
 from ..exact import FLOATING, ExactTensor, exact, is_constant
 from ..standard import is_onnx
 from .edits import Edit, New, least_normal
-from .report import Reason
+from .reason import NotExactError, Reason
 from .tensors import name_of, sizes_of
 
 __all__ = ["AffineNode", "affine_input", "read", "written"]

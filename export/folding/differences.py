@@ -17,11 +17,11 @@ already, and loses nothing more.
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError
+from ..affine import Affine
 from ..standard import is_onnx
 from .affine_nodes import AffineNode, affine_input, read
 from .edits import LOST_BITS
-from .report import Reason
+from .reason import NotExactError, Reason
 from .tensors import name_of
 
 __all__ = ["is_difference", "require_precise"]

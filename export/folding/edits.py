@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, Array, NotExactError
+from ..affine import Affine, Array
 from ..exact import ExactTensor, constant, is_constant
 from ..naming import Names
-from .report import Reason
+from .reason import NotExactError, Reason
 
 __all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "mapped"]
 

@@ -8,10 +8,10 @@ A (x + z)        = (scale x + shift) + scale z
 
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError, identity, through_product
+from ..affine import Affine, identity, through_product
 from .moves import Maps, Move, Rule
 from .moving import joined, split
-from .report import Reason
+from .reason import NotExactError, Reason
 from .tensors import integers, known_sizes, to_rank
 
 __all__ = ["JOINING"]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, Array, NotExactError, identity
+from ..affine import Affine, Array, identity
 from ..exact import ExactTensor, exact, is_constant
 from .absorbing import (
     absorb,
@@ -21,7 +21,7 @@ from .absorbing import (
 )
 from .edits import Edit, New
 from .moves import Maps, Move, Rule
-from .report import Reason
+from .reason import NotExactError, Reason
 from .tensors import known_sizes
 
 __all__ = ["LINEAR"]

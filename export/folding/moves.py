@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError
+from ..affine import Affine
 from .edits import Edit
-from .report import Reason
+from .reason import NotExactError, Reason
 
 __all__ = ["Maps", "Move", "Rule", "passing"]
 

@@ -8,8 +8,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from ..affine import Affine, Array, NotExactError, constant_along, same
-from .report import Reason
+from ..affine import Affine, Array, constant_along, same
+from .reason import NotExactError, Reason
 
 __all__ = "joined placed repeated reshaped split taken transposed unrepeated".split()
 

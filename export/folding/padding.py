@@ -3,11 +3,11 @@
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError, constant_along, padding_after, padding_before
+from ..affine import Affine, constant_along, padding_after, padding_before
 from ..exact import ExactTensor, exact, is_constant
 from .edits import Edit, New
 from .moves import Maps, Move
-from .report import Reason
+from .reason import NotExactError, Reason
 from .tensors import integers, name_of
 
 __all__ = ["pad"]

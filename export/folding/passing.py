@@ -5,18 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import (
-    Affine,
-    NotExactError,
-    constant_along,
-    through_maximum,
-    through_product,
-)
+from ..affine import Affine, constant_along, through_maximum, through_product
 from ..exact import FLOATING, exact, is_constant
 from .moves import Rule, passing
 from .moving import repeated, reshaped, transposed, unrepeated
 from .padding import pad
-from .report import Reason
+from .reason import NotExactError, Reason
 from .taking import gather, slicing
 from .tensors import Sizes, constant_where_resized, integers, known_sizes, to_rank
 

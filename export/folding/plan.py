@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError, same
+from ..affine import Affine, same
 from ..exact import is_constant
 from .edits import Edit, New, mapped
 from .moves import Maps, Move
-from .report import Reason
+from .reason import NotExactError, Reason
 from .rules import is_alone, moves_of
 from .tensors import name_of, require_fit
 

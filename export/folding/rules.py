@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError
+from ..affine import Affine
 from ..standard import is_onnx
 from .affine_nodes import AffineNode, read, written
 from .differences import is_difference, require_precise
@@ -10,7 +10,7 @@ from .joining import JOINING, split_rule
 from .linear import LINEAR
 from .moves import Maps, Move
 from .passing import PASSING
-from .report import Reason
+from .reason import NotExactError, Reason
 
 __all__ = ["is_alone", "moves_of"]
 

@@ -3,12 +3,12 @@
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError, constant_along
+from ..affine import Affine, constant_along
 from ..exact import exact, is_constant
 from .edits import Edit, New, mapped
 from .moves import Maps, Move, passing
 from .moving import placed, taken
-from .report import Reason
+from .reason import NotExactError, Reason
 from .tensors import integers, known_sizes
 
 __all__ = ["gather", "slicing"]

@@ -3,9 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 
-from ..affine import Affine, NotExactError, constant_along
+from ..affine import Affine, constant_along
 from ..exact import is_constant
-from .report import Reason
+from .reason import NotExactError, Reason
 
 __all__ = [
     "constant_where_resized",

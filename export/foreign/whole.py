@@ -17,7 +17,8 @@ import onnx_ir as ir
 from ..body_constants import bodies_of
 from ..exact import FLOATING
 from ..folding.affine_nodes import affine_input
-from ..folding.report import Reason, Refusal
+from ..folding.reason import Reason
+from ..folding.report import Refusal
 from ..folding.tensors import name_of
 from ..standard import is_onnx
 from .opening import TRAINING, Opened

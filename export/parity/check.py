@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..files.provenance import versions
 from ..foreign.opening import open_model
-from ..inspection import versions
 from ..load import require_file
 from ..precision.choice import require_precision
 from ..signature import signature_of

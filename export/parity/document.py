@@ -6,8 +6,8 @@ It is what a page of the check holds; nothing here computes.
 import dataclasses
 from pathlib import Path
 
+from ..files.provenance import SourceFile
 from ..folding.report import FoldReport
-from ..inspection import SourceFile
 from ..latency import Latency
 from .report import ParityReport
 

@@ -14,13 +14,14 @@ import keras
 import numpy as np
 
 from ..errors import ExportError, one_line
+from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import Signature
 from .measure import errors_of, scale_of
 from .providers import CPU
 from .report import OutputParity
 from .rounding import run_rounded
 from .rule import MULTIPLE, TRUTHS, compare
-from .runners import LEVELS, OnnxRuntime, Samples, in_keras, run_batches
+from .runners import in_keras, run_batches
 from .samples import Batch, cannot_run
 from .truth import Float64Weights
 

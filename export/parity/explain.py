@@ -20,7 +20,9 @@ from keras_bn import __version__
 
 from ..conversion import Converted, convert
 from ..errors import ExportError
+from ..files.metadata import CHANNELS_SECOND, channels_second
 from ..folding.report import FoldReport
+from ..runtime.session import Samples
 from ..save import scratch_folder, write
 from ..signature import Signature
 from ..tracing.trace import DEFAULT_OPSET, OPSETS
@@ -30,7 +32,6 @@ from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
 from .report import Fault, LayerParity, OutputParity, Stage, StageParity
 from .rule import FLOAT64
-from .runners import CHANNELS_SECOND, Samples, channels_second
 from .samples import samples_of
 from .stored import fault_of_content
 

@@ -27,15 +27,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from ..runtime.session import Samples, by_position
 from ..signature import Signature
 from .intermediates import Intermediate, Recorder
 from .matching import Match, Record, best_match, candidates, compared, folded_before
 from .measure import errors_of, scale_of
 from .report import LayerParity
-from .runners import Samples, in_keras
+from .runners import in_keras
 from .samples import cannot_run
 from .search import first_wrong, known_before
-from .surface import by_position
 from .taps import Taps
 from .truth import Float64Weights
 

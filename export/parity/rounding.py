@@ -22,8 +22,9 @@ import tensorflow as tf
 
 from keras_bn.methods import call_of, replaced_methods
 
+from ..runtime.session import Samples
 from ..signature import Signature
-from .runners import Samples, in_keras, run_batches
+from .runners import in_keras, run_batches
 from .truth import Float64Weights
 
 __all__ = ["run_rounded"]

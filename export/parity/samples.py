@@ -19,9 +19,10 @@ import keras
 import numpy as np
 
 from ..errors import ExportError, one_line
+from ..runtime.session import Samples
 from ..signature import Signature, signature_of
 from .distributions import Distribution, distributions_of
-from .runners import Samples, in_keras
+from .runners import in_keras
 
 __all__ = ["LARGEST_BATCH", "Batch", "cannot_run", "draw", "samples_of", "split"]
 

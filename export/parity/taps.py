@@ -15,7 +15,7 @@ import keras
 import onnx
 
 from ..naming import LayerPaths
-from .runners import LEVELS, OnnxRuntime, Run
+from ..runtime.session import LEVELS, OnnxRuntime, Run
 
 __all__ = ["Tap", "Taps"]
 
