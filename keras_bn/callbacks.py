@@ -159,7 +159,7 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
         """
         from keras_bn.plots import plot_monitor
 
-        return plot_monitor(self)
+        return plot_monitor(self.history, self.mean_history)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Measure what the first epoch will be compared with, if the model is built already."""

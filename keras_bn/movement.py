@@ -60,7 +60,7 @@ class StatisticsReport(DataReport):
         """
         from keras_bn.plots import plot_movement
 
-        return plot_movement(self)
+        return plot_movement(self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data."""

@@ -1,8 +1,8 @@
-"""Draw the reports about batch-norm layers with matplotlib, the extra `plots`.
+"""Draw the rows of reports about batch-norm layers with matplotlib, the extra `plots`.
 
-    plot_movement(report)    a StatisticsReport: how far a new estimate moved the statistics
-    plot_shift(report)       a CovariateShiftReport: what the layers see against what they store
-    plot_monitor(monitor)    a CovariateShiftMonitor: internal covariate shift, epoch by epoch
+    plot_movement    rows of a StatisticsReport: how far a new estimate moved the statistics
+    plot_shift       rows of a CovariateShiftReport: what the layers see against what they store
+    plot_monitor     what a CovariateShiftMonitor saw: internal covariate shift, epoch by epoch
 
 Each returns a `matplotlib.figure.Figure`, for `figure.savefig("shift.png")` or for a notebook to
 show. pyplot is not used, so there is no window, no backend and nothing to close.
@@ -12,7 +12,7 @@ spread over its channels: a dot at the median, a bar from the 10 % to the 90 % q
 line to the extremes. Divergences span decades and are drawn on a logarithmic scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +20,6 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from keras_bn.callbacks import CovariateShiftMonitor
-    from keras_bn.population import StatisticsReport
-    from keras_bn.shift import CovariateShiftReport
 
 __all__ = ["plot_monitor", "plot_movement", "plot_shift"]
 
@@ -37,11 +33,12 @@ LINEAR_UP_TO = 10.0  # beyond this an axis with signs is logarithmic outside of 
 DECADES = 1e-6  # of the largest divergence: what is smaller is drawn there
 
 
-def plot_movement(report: "StatisticsReport") -> "Figure":
+def plot_movement(layers: Sequence[Any]) -> "Figure":
     """Draw how far each layer's statistics moved.
 
     Args:
-        report: What `estimate_population_statistics` or `adapt_statistics` returned.
+        layers: The `layers` of what `estimate_population_statistics` or `adapt_statistics`
+            returned.
 
     Returns:
         A figure with two panels: the means, in old standard deviations, and the variances, as the
@@ -51,7 +48,6 @@ def plot_movement(report: "StatisticsReport") -> "Figure":
         ImportError: If matplotlib is not installed.
         ValueError: If the report has no layers.
     """
-    layers = report.layers
     figure, (mean, variance) = _panels("plot_movement: `report`", [x.layer for x in layers], 2)
     _draw_signed(mean, [layer.mean_shift for layer in layers])
     _draw_signed(variance, [layer.log_variance_ratio for layer in layers])
@@ -61,11 +57,11 @@ def plot_movement(report: "StatisticsReport") -> "Figure":
     return figure
 
 
-def plot_shift(report: "CovariateShiftReport") -> "Figure":
+def plot_shift(layers: Sequence[Any]) -> "Figure":
     """Draw how far each layer's input is from what the layer stores.
 
     Args:
-        report: What `measure_covariate_shift` returned.
+        layers: The `layers` of what `measure_covariate_shift` returned.
 
     Returns:
         A figure with three panels: the means, in stored standard deviations; the variances, as the
@@ -77,12 +73,11 @@ def plot_shift(report: "CovariateShiftReport") -> "Figure":
         ImportError: If matplotlib is not installed.
         ValueError: If the report has no layers.
     """
-    layers = report.layers
     figure, panels = _panels("plot_shift: `report`", [layer.layer for layer in layers], 3)
     mean, variance, divergence = panels
     _draw_signed(mean, [layer.mean_difference for layer in layers])
     _draw_signed(variance, [layer.log_variance_ratio for layer in layers])
-    _draw_divergence(divergence, report)
+    _draw_divergence(divergence, layers)
     mean.set_xlabel("mean: observed - stored\n(stored standard deviations)", fontsize=LARGE)
     variance.set_xlabel("variance: ln(observed / stored)\n(0.69: doubled)", fontsize=LARGE)
     divergence.set_xlabel("KL(observed || stored)\n(nats)", fontsize=LARGE)
@@ -96,11 +91,12 @@ def plot_shift(report: "CovariateShiftReport") -> "Figure":
     return figure
 
 
-def plot_monitor(monitor: "CovariateShiftMonitor") -> "Figure":
+def plot_monitor(history: Mapping[str, Sequence[float]], mean_history: Sequence[float]) -> "Figure":
     """Draw internal covariate shift over the epochs.
 
     Args:
-        monitor: A monitor that was given to `fit`.
+        history: Of a monitor that was given to `fit`.
+        mean_history: Likewise.
 
     Returns:
         A figure with the layers' mean and range, and below it, where there are several layers, a
@@ -113,13 +109,13 @@ def plot_monitor(monitor: "CovariateShiftMonitor") -> "Figure":
     figure_class = _figure_class()
     from matplotlib.ticker import MaxNLocator
 
-    paths, epochs = list(monitor.history), len(monitor.epochs)
+    paths, epochs = list(history), len(mean_history)
     if epochs == 0:
         raise ValueError(
             "plot_monitor: `monitor` must have seen an epoch. Received: none. Give it to "
             "`model.fit(..., callbacks=[monitor])` first."
         )
-    shifts = np.array([monitor.history[path] for path in paths])
+    shifts = np.array([history[path] for path in paths])
     with_map = len(paths) > 1
     heights = [2.2, max(1.2, ROW * len(paths))] if with_map else [2.2]
     width = 6.0 + CHARACTER * max(map(len, _short(paths)))
@@ -130,7 +126,7 @@ def plot_monitor(monitor: "CovariateShiftMonitor") -> "Figure":
     floor = DECADES * np.nanmax(shifts, initial=1e-12)
     shifts = np.where(shifts < floor, floor, shifts)
     name = "mean of the layers" if with_map else paths[0]
-    _draw_mean(panels[0], name, np.maximum(monitor.mean_history, floor), shifts)
+    _draw_mean(panels[0], name, np.maximum(mean_history, floor), shifts)
     if with_map:
         _draw_map(figure, panels[1], paths, shifts)
     blank = with_map and not np.isfinite(shifts).all()
@@ -230,12 +226,12 @@ def _draw_signed(panel: "Axes", values: Sequence[np.ndarray]) -> None:
         panel.locator_params("x", nbins=5)
 
 
-def _draw_divergence(panel: "Axes", report: "CovariateShiftReport") -> None:
-    floor = DECADES * max(1e-12, *(layer.divergence.max() for layer in report.layers))
-    rows = range(len(report.layers))
-    _draw_spread(panel, [np.maximum(layer.divergence, floor) for layer in report.layers])
-    mean = np.array([layer.mean_divergence for layer in report.layers])
-    chance = np.array([layer.sampling_divergence for layer in report.layers])
+def _draw_divergence(panel: "Axes", layers: Sequence[Any]) -> None:
+    floor = DECADES * max(1e-12, *(layer.divergence.max() for layer in layers))
+    rows = range(len(layers))
+    _draw_spread(panel, [np.maximum(layer.divergence, floor) for layer in layers])
+    mean = np.array([layer.mean_divergence for layer in layers])
+    chance = np.array([layer.sampling_divergence for layer in layers])
     chance[~np.isfinite(chance)] = np.nan  # of one sample
     style: dict[str, Any] = {"linestyle": "none", "zorder": 3}
     panel.plot(

@@ -112,7 +112,7 @@ class CovariateShiftReport(DataReport):
         """
         from keras_bn.plots import plot_shift
 
-        return plot_shift(self)
+        return plot_shift(self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data; layers by rank."""

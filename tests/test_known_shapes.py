@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from random_graphs import random_graph
 from reference_operators import run_reference
 
-from keras_bn.export.simplify.known_shapes import KnownShapes
+from keras_bn.export.simplify.inference import known_shapes
 from keras_bn.export.simplify.sizes import Polynomial
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -48,7 +48,7 @@ def every_value(proto, inputs):
 @given(SEEDS, st.integers(13, 18))
 def test_known_shapes_are_those_that_come_out(seed, opset):
     drawn = random_graph(seed, opset, dynamic=True)
-    known = KnownShapes(drawn.model.graph)
+    known = known_shapes(drawn.model.graph)
     actual = every_value(ir.to_proto(drawn.model), drawn.inputs) | drawn.inputs
     consistent = Consistent()
     values = [*drawn.model.graph.inputs, *(v for node in drawn.model.graph for v in node.outputs)]
@@ -64,7 +64,7 @@ def test_known_shapes_are_those_that_come_out(seed, opset):
 def shapes(text, **weights):
     """Return the last output's shape and the first input's, as sizes."""
     model = graph(text, **weights)
-    known = KnownShapes(model.graph)
+    known = known_shapes(model.graph)
     return known.shape(model.graph[-1].outputs[0]), known.shape(model.graph.inputs[0])
 
 
@@ -101,7 +101,7 @@ def test_sizes_follow_the_input(node, expected):
         value.const_value = ir.tensor(np.ones(weights[value.name], np.float32))
         model.graph.initializers[value.name] = value
     model.graph.outputs[0].shape = None
-    known = KnownShapes(model.graph)
+    known = known_shapes(model.graph)
     n, _, h, w = known.shape(model.graph.inputs[0])
     assert known.shape(model.graph[0].outputs[0]) == expected(n, h, w)
 
@@ -119,13 +119,13 @@ def test_two_convolutions_of_the_same_stride_have_the_same_size():
         y = Conv<strides = [2]>(x, w) z = Conv<strides = [2]>(x, w)
     }"""
     model = graph(text, w=np.ones((4, 3, 3), np.float32))
-    known = KnownShapes(model.graph)
+    known = known_shapes(model.graph)
     assert known.shape(model.graph[0].outputs[0]) == known.shape(model.graph[1].outputs[0])
 
 
 def test_operator_of_another_domain_is_taken_as_declared():
     model = graph("g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
     model.graph[0].domain = "other"
-    known = KnownShapes(model.graph)
+    known = known_shapes(model.graph)
     assert known.shape(model.graph[0].outputs[0])[1] == 3
     assert known.shape(model.graph[0].outputs[0])[0] != known.shape(model.graph.inputs[0])[0]

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import keras_bn
-from keras_bn.plots import LONGEST_LABEL, plot_monitor, plot_movement, plot_shift
+from keras_bn.plots import LONGEST_LABEL
 from keras_bn.population import LayerMovement, StatisticsReport
 from keras_bn.shift import CovariateShiftReport, LayerShift
 
@@ -89,7 +89,7 @@ def _draw_for_real(request, monkeypatch):
 @pytest.mark.parametrize("channels", [1, 8])
 def test_movement_has_a_panel_for_each_moment_and_a_row_for_each_layer(rng, layers, channels):
     report = movements(rng, paths(layers), channels)
-    figure = plot_movement(report)
+    figure = report.plot()
     mean, variance = figure.axes
     assert mean.get_xlabel() == "mean: new - old\n(old standard deviations)"
     assert variance.get_xlabel().startswith("variance: ln(new / old)")
@@ -107,14 +107,14 @@ def test_movement_has_a_panel_for_each_moment_and_a_row_for_each_layer(rng, laye
 
 
 def test_first_layer_called_is_on_top(rng):
-    panel = plot_movement(movements(rng, paths(3))).axes[0]
+    panel = movements(rng, paths(3)).plot().axes[0]
     assert row_names(panel) == ["bn_0", "bn_1", "bn_2"]
     assert panel.yaxis_inverted()
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(1.0, "linear"), (1000.0, "symlog")])
 def test_large_movements_are_drawn_on_a_logarithmic_axis(rng, scale, expected):
-    figure = plot_movement(movements(rng, paths(2), scale=scale))
+    figure = movements(rng, paths(2), scale=scale).plot()
     assert [panel.get_xscale() for panel in figure.axes] == [expected, "linear"]
 
 
@@ -122,7 +122,7 @@ def test_large_movements_are_drawn_on_a_logarithmic_axis(rng, scale, expected):
 @pytest.mark.parametrize("channels", [1, 8])
 def test_shift_shows_the_divergence_beside_that_by_chance(rng, layers, channels):
     report = shifts(rng, paths(layers), channels)
-    mean, variance, divergence = plot_shift(report).axes
+    mean, variance, divergence = report.plot().axes
     assert mean.get_xlabel() == "mean: observed - stored\n(stored standard deviations)"
     assert variance.get_xlabel().startswith("variance: ln(observed / stored)")
     assert divergence.get_xlabel() == "KL(observed || stored)\n(nats)"
@@ -135,21 +135,21 @@ def test_shift_shows_the_divergence_beside_that_by_chance(rng, layers, channels)
 
 
 def test_unknown_error_of_a_single_sample_is_not_drawn(rng):
-    divergence = plot_shift(shifts(rng, paths(2), error=np.inf)).axes[2]
+    divergence = shifts(rng, paths(2), error=np.inf).plot().axes[2]
     assert np.isnan(marks(divergence, "mean by chance alone")[0]).all()
 
 
 def test_divergence_of_zero_is_drawn_at_the_floor(rng):
     report = shifts(rng, paths(2))
     report.layers[0].divergence[:] = 0.0
-    x, _ = marks(plot_shift(report).axes[2], "mean of the channels")
+    x, _ = marks(report.plot().axes[2], "mean of the channels")
     assert x[0] == 1e-6 * report.layers[1].divergence.max()
 
 
 def test_monitor_with_several_layers_has_a_map_of_them():
     nan = math.nan
     seen = monitor({"net/a": [0.1, nan, 0.01], "net/b": [0.3, nan, 0.02]})
-    mean, layers, colours = plot_monitor(seen).axes
+    mean, layers, colours = seen.plot().axes
     assert mean.get_ylabel() == "internal covariate shift\n(nats)"
     assert mean.get_yscale() == "log"
     x, y = marks(mean, "mean of the layers")
@@ -166,7 +166,7 @@ def test_monitor_with_several_layers_has_a_map_of_them():
 
 
 def test_monitor_with_one_layer_is_a_line():
-    (panel,) = plot_monitor(monitor({"bn": [0.1, 0.01]})).axes
+    (panel,) = monitor({"bn": [0.1, 0.01]}).plot().axes
     np.testing.assert_allclose(marks(panel, "bn"), [[1, 2], [0.1, 0.01]])
     assert panel.get_xlabel() == "epoch"
 
@@ -181,17 +181,17 @@ def test_monitor_with_one_layer_is_a_line():
     ],
 )
 def test_any_history_can_be_drawn(history):
-    assert plot_monitor(monitor(history)).axes[0].get_ylabel()
+    assert monitor(history).plot().axes[0].get_ylabel()
 
 
 def test_long_paths_are_cut_and_stay_apart(rng):
     names = [f"{LONG}/{i}/{end}" for end in ("x", "batch_normalization") for i in range(3)]
-    labels = row_names(plot_movement(movements(rng, [*names, f"{LONG}/$y$"])).axes[0])
+    labels = row_names(movements(rng, [*names, f"{LONG}/$y$"]).plot().axes[0])
     assert labels == [
         "0/x", "1/x", "2/x", *(f"{i}/batch_normalization" for i in range(3)), "$y$"
     ]  # fmt: skip
     names = [f"{i}{LONG}{'z' * 30}" for i in range(2)] + [f"0{LONG}{i}{'z' * 40}" for i in range(2)]
-    labels = row_names(plot_movement(movements(rng, names)).axes[0])
+    labels = row_names(movements(rng, names).plot().axes[0])
     assert len(set(labels)) == 4
     assert max(map(len, labels)) <= LONGEST_LABEL + len("0: ")
     assert labels[3].startswith("3: 0model/a_s...")
@@ -211,36 +211,36 @@ def test_reports_and_monitor_draw_themselves(rng):
 def test_figures_are_drawn_and_written_without_pyplot(rng, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     for figure in (
-        plot_movement(movements(rng, paths(2))),
-        plot_shift(shifts(rng, paths(2))),
-        plot_monitor(monitor({"a": [0.1], "b": [0.2]})),
+        movements(rng, paths(2)).plot(),
+        shifts(rng, paths(2)).plot(),
+        monitor({"a": [0.1], "b": [0.2]}).plot(),
     ):
         figure.savefig(tmp_path / "figure.png")
         assert (tmp_path / "figure.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("draw", [plot_movement, plot_shift, plot_monitor])
-def test_missing_matplotlib_is_named_with_what_installs_it(rng, monkeypatch, draw):
+@pytest.mark.parametrize("kind", ["movement", "shift", "monitor"])
+def test_missing_matplotlib_is_named_with_what_installs_it(rng, monkeypatch, kind):
     drawn = {
-        plot_movement: movements(rng, paths(1)),
-        plot_shift: shifts(rng, paths(1)),
-        plot_monitor: monitor({"bn": [0.1]}),
-    }[draw]
+        "movement": movements(rng, paths(1)),
+        "shift": shifts(rng, paths(1)),
+        "monitor": monitor({"bn": [0.1]}),
+    }[kind]
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     message = "plots: needs matplotlib; install it with `pip install 'keras-bn[plots]'`"
     with pytest.raises(ImportError, match=re.escape(message)):
-        draw(drawn)
+        drawn.plot()
 
 
 def test_report_without_layers_is_refused(rng):
     with pytest.raises(ValueError, match=re.escape("`report` must have layers. Received: none.")):
-        plot_movement(movements(rng, []))
+        movements(rng, []).plot()
     with pytest.raises(ValueError, match=re.escape("`report` must have layers. Received: none.")):
-        plot_shift(shifts(rng, []))
+        shifts(rng, []).plot()
 
 
 def test_monitor_that_has_seen_no_epoch_is_refused():
     with pytest.raises(ValueError, match=re.escape("must have seen an epoch. Received: none.")):
-        plot_monitor(keras_bn.CovariateShiftMonitor(np.zeros((1, 1))))
+        keras_bn.CovariateShiftMonitor(np.zeros((1, 1))).plot()

@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from ..exact import constant, rearranged
 from ..naming import Names
-from .known_shapes import KnownShapes, Shape, is_standard
-from .sizes import Size
+from ..standard import is_standard
+from .inference import known_shapes
+from .sizes import Shape, Size
 
 __all__ = ["Editor"]
 
@@ -30,7 +31,7 @@ class Editor:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.known = KnownShapes(graph)
+        self.known = known_shapes(graph)
         self.opset = int(graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0)))
         self._names = Names.of(graph)
         self._dimensions: dict[Size, str] = {}

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from ..standard import is_standard
 from .editor import Editor
-from .known_shapes import is_standard
 from .scalar_maps import CLAMPS, ScalarMap, ScalarMaps
 
 __all__ = ["write_hard_sigmoids"]

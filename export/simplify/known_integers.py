@@ -8,34 +8,32 @@ An element is followed only as far as it is certain; int32 and int64 count as wh
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from .known_shapes import KnownShapes
 from .sizes import Size, is_nonnegative, product, unknown
-
-if TYPE_CHECKING:
-    from .known_shapes import KnownShapes
 
 __all__ = ["integers_of"]
 
 WHOLE = frozenset({ir.DataType.INT32, ir.DataType.INT64})
 
 
-def integers_of(known: "KnownShapes", node: ir.Node) -> np.ndarray | None:
+def integers_of(known: KnownShapes, node: ir.Node) -> np.ndarray | None:
     """Return the elements of a node's first output, or None if nothing is known of them."""
     rule = _RULES.get(node.op_type)
     result = rule(known, node) if rule is not None else None
     return None if result is None else np.asarray(result, dtype=object)
 
 
-def _operands(known: "KnownShapes", node: ir.Node) -> list[np.ndarray] | None:
+def _operands(known: KnownShapes, node: ir.Node) -> list[np.ndarray] | None:
     found = [known.integers(value) for value in node.inputs]
     return None if any(array is None for array in found) else found  # type: ignore[return-value]
 
 
-def _shape(known: "KnownShapes", node: ir.Node) -> Any:
+def _shape(known: KnownShapes, node: ir.Node) -> Any:
     shape = known.shape(node.inputs[0])
     if shape is None:
         return None
@@ -46,22 +44,22 @@ def _shape(known: "KnownShapes", node: ir.Node) -> Any:
     return elements
 
 
-def _count(known: "KnownShapes", node: ir.Node) -> Any:
+def _count(known: KnownShapes, node: ir.Node) -> Any:
     shape = known.shape(node.inputs[0])
     return None if shape is None else _scalar(product(shape))
 
 
-def _identity(known: "KnownShapes", node: ir.Node) -> Any:
+def _identity(known: KnownShapes, node: ir.Node) -> Any:
     return known.integers(node.inputs[0])
 
 
-def _cast(known: "KnownShapes", node: ir.Node) -> Any:
+def _cast(known: KnownShapes, node: ir.Node) -> Any:
     value = node.inputs[0]
     return known.integers(value) if value is not None and value.dtype in WHOLE else None
 
 
-def _elementwise(combine: Callable[["KnownShapes", Size, Size], Size]) -> Any:
-    def rule(known: "KnownShapes", node: ir.Node) -> Any:
+def _elementwise(combine: Callable[[KnownShapes, Size, Size], Size]) -> Any:
+    def rule(known: KnownShapes, node: ir.Node) -> Any:
         operands = _operands(known, node)
         if not operands:
             return None
@@ -76,7 +74,7 @@ def _elementwise(combine: Callable[["KnownShapes", Size, Size], Size]) -> Any:
     return rule
 
 
-def _maximum(known: "KnownShapes", a: Size, b: Size) -> Size:
+def _maximum(known: KnownShapes, a: Size, b: Size) -> Size:
     if is_nonnegative(a - b):
         return a
     if is_nonnegative(b - a):
@@ -85,7 +83,7 @@ def _maximum(known: "KnownShapes", a: Size, b: Size) -> Size:
     return unknown(signed=not either)
 
 
-def _minimum(known: "KnownShapes", a: Size, b: Size) -> Size:
+def _minimum(known: KnownShapes, a: Size, b: Size) -> Size:
     if is_nonnegative(a - b):
         return b
     if is_nonnegative(b - a):
@@ -93,23 +91,23 @@ def _minimum(known: "KnownShapes", a: Size, b: Size) -> Size:
     return unknown(signed=not (is_nonnegative(a) and is_nonnegative(b)))
 
 
-def _divide(known: "KnownShapes", a: Size, b: Size) -> Size:
+def _divide(known: KnownShapes, a: Size, b: Size) -> Size:
     if is_nonnegative(a) and isinstance(b, int) and b > 0:
         return known.quotient(a, b)
     return unknown(signed=True)
 
 
-def _negate(known: "KnownShapes", node: ir.Node) -> Any:
+def _negate(known: KnownShapes, node: ir.Node) -> Any:
     operand = known.integers(node.inputs[0])
     return None if operand is None else -operand
 
 
-def _concat(known: "KnownShapes", node: ir.Node) -> Any:
+def _concat(known: KnownShapes, node: ir.Node) -> Any:
     operands = _operands(known, node)
     return np.concatenate(operands, node.attributes.get_int("axis", 0)) if operands else None
 
 
-def _slice(known: "KnownShapes", node: ir.Node) -> Any:
+def _slice(known: KnownShapes, node: ir.Node) -> Any:
     data = known.integers(node.inputs[0])
     starts, ends = known.constant_integers(node.inputs[1]), known.constant_integers(node.inputs[2])
     steps = known.constant_integers(node.inputs[4]) if len(node.inputs) > 4 else None
@@ -126,7 +124,7 @@ def _slice(known: "KnownShapes", node: ir.Node) -> Any:
     return data[tuple(index)]
 
 
-def _gather(known: "KnownShapes", node: ir.Node) -> Any:
+def _gather(known: KnownShapes, node: ir.Node) -> Any:
     data, value = known.integers(node.inputs[0]), node.inputs[1]
     indices = known.integers(value)
     if data is None or indices is None or not all(isinstance(i, int) for i in indices.ravel()):
@@ -138,14 +136,14 @@ def _gather(known: "KnownShapes", node: ir.Node) -> Any:
     return np.take(data, indices.astype(np.int64), axis)
 
 
-def _reshaped(known: "KnownShapes", node: ir.Node) -> Any:
+def _reshaped(known: KnownShapes, node: ir.Node) -> Any:
     data, shape = known.integers(node.inputs[0]), known.shape(node.outputs[0])
     if data is None or shape is None or not all(isinstance(n, int) for n in shape):
         return None
     return data.reshape(shape) if product(shape) == data.size else None
 
 
-def _reduce(known: "KnownShapes", node: ir.Node) -> Any:
+def _reduce(known: KnownShapes, node: ir.Node) -> Any:
     data, axes = known.integers(node.inputs[0]), known.axes(node)
     if data is None or data.ndim != 1 or axes is None:
         return None
@@ -170,7 +168,7 @@ def _scalar(size: Size, shape: tuple[int, ...] = ()) -> np.ndarray:
     return array
 
 
-_RULES: dict[str, Callable[["KnownShapes", ir.Node], Any]] = {
+_RULES: dict[str, Callable[[KnownShapes, ir.Node], Any]] = {
     "Add": _elementwise(lambda known, a, b: a + b),
     "Cast": _cast,
     "Concat": _concat,

@@ -1,11 +1,7 @@
-"""What is known of every shape in a graph, and of every integer that is computed from shapes.
+"""The shapes of a graph's values and the elements of its small integer tensors, as far as known.
 
-One walk down the graph. A dimension that varies is an unknown of its own, and each operator says
-what its outputs' sizes are in terms of its inputs' (`sizes.py`), so that two dimensions that are
-equal in every run are found equal: behind a Conv1DTranspose of stride 2 and a Slice, 2*n.
-
-ONNX's own inference forgets: a dimension that it cannot write as a number or as an existing name
-gets a new name. Where an operator is unknown here, what the graph declares is taken.
+What is asked for before it was learnt is what the graph declares, each dimension without a number
+an unknown of its own (`sizes.py`). `inference.py` fills this in.
 """
 
 import math
@@ -16,50 +12,26 @@ import numpy as np
 import onnx_ir as ir
 
 from ..exact import is_constant
-from ..standard import is_onnx
-from .known_integers import integers_of
-from .shape_rules import RULES, Shape
-from .sizes import Size, exact_quotient, unknown
+from .sizes import Shape, Size, exact_quotient, unknown
 
-__all__ = ["Integers", "KnownShapes", "Shape", "is_standard"]
+__all__ = ["Integers", "KnownShapes"]
 
 Integers = np.ndarray[Any, Any]  # of dtype object: `int` or `Polynomial` elements
 
 INTEGER = frozenset({ir.DataType.INT32, ir.DataType.INT64})
-HOLDING_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 LARGEST = 64  # elements of an integer tensor that is followed
-
-
-def is_standard(node: ir.Node) -> bool:
-    """Say whether a node is ONNX's own and holds no graph."""
-    return is_onnx(node) and node.op_type not in HOLDING_GRAPHS
 
 
 class KnownShapes:
     """The shapes and the integer tensors of a graph, as sizes.
 
-    Args:
-        graph: A graph whose nodes are in topological order. Later changes to it are not followed:
-            whoever makes a value says its shape with `learn`.
+    Changes to the graph are not followed: whoever makes a value says its shape with `learn`.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self) -> None:
         self._shapes: dict[ir.Value, Shape | None] = {}
         self._integers: dict[ir.Value, Integers | None] = {}
         self._rounded: dict[tuple[str, Size, Size], Size] = {}
-        for node in graph:
-            self.follow(node)
-
-    def follow(self, node: ir.Node) -> None:
-        """Learn the shapes, and the integers, of a node's outputs."""
-        rule = RULES.get(node.op_type) if is_standard(node) else None
-        shape = rule(self, node) if rule is not None else None
-        for i, output in enumerate(node.outputs):
-            self.learn(output, shape if i == 0 else None)
-        if rule is not None and node.outputs[0].dtype in INTEGER:
-            integers = integers_of(self, node)
-            if integers is not None and _fits(integers, node.outputs[0].dtype):
-                self._integers[node.outputs[0]] = integers
 
     def learn(self, value: ir.Value, shape: Shape | None) -> None:
         """Note a value's shape; what the graph declares as a number is true as well."""
@@ -72,6 +44,10 @@ class KnownShapes:
         self._shapes[value] = tuple(
             own if isinstance(own, int) else size for own, size in zip(declared, shape, strict=True)
         )
+
+    def learn_integers(self, value: ir.Value, integers: Integers) -> None:
+        """Note the elements of an integer tensor."""
+        self._integers[value] = integers
 
     def shape(self, value: ir.Value | None) -> Shape | None:
         """Return a value's shape, or None if not even its rank is known."""
@@ -149,10 +125,3 @@ class KnownShapes:
         if numbers:
             return numbers[0]
         return several.pop() if len(several) == 1 else unknown()
-
-
-def _fits(integers: Integers, dtype: ir.DataType | None) -> bool:
-    """Say whether integers are few, and none has wrapped around."""
-    bits = 31 if dtype is ir.DataType.INT32 else 63
-    numbers = (n for n in integers.ravel() if isinstance(n, int))
-    return integers.size <= LARGEST and all(-(1 << bits) <= n < 1 << bits for n in numbers)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from ..exact import exact, is_constant
+from ..standard import is_standard
 from .editor import Editor
-from .known_shapes import is_standard
 
 __all__ = ["CLAMPS", "ScalarMap", "ScalarMaps"]
 

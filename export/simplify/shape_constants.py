@@ -15,8 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..exact import is_constant
+from ..standard import is_standard
 from .editor import Editor
-from .known_shapes import INTEGER, is_standard
+from .known_shapes import INTEGER
 from .sizes import Size, exact_quotient, is_nonnegative, product
 
 __all__ = ["drop_flattening", "fix_integers"]

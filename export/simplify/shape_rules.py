@@ -5,21 +5,17 @@ rounds or cuts short are named, not guessed (`KnownShapes.quotient`, `unknown`).
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from ..exact import is_constant
-from .sizes import Polynomial, Size, exact_quotient, is_nonnegative, product, unknown
+from .known_shapes import KnownShapes
+from .sizes import Polynomial, Shape, Size, exact_quotient, is_nonnegative, product, unknown
 from .window_shapes import global_shape, transposed_shape, window_shape
 
-if TYPE_CHECKING:
-    from .known_shapes import KnownShapes
+__all__ = ["RULES"]
 
-__all__ = ["RULES", "Shape"]
-
-Shape = tuple[Size, ...]
-Rule = Callable[["KnownShapes", ir.Node], Shape | None]
+Rule = Callable[[KnownShapes, ir.Node], Shape | None]
 
 SAME_SHAPE = frozenset(
     """Abs BatchNormalization Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu
@@ -38,17 +34,17 @@ REDUCING = frozenset(
 )
 
 
-def _same(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _same(known: KnownShapes, node: ir.Node) -> Shape | None:
     return known.shape(node.inputs[0])
 
 
-def _broadcast(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _broadcast(known: KnownShapes, node: ir.Node) -> Shape | None:
     shapes = [known.shape(value) for value in node.inputs if value is not None]
     found = [shape for shape in shapes if shape is not None]
     return known.broadcast(found) if found and len(found) == len(shapes) else None
 
 
-def _transpose(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _transpose(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape = known.shape(node.inputs[0])
     if shape is None:
         return None
@@ -56,7 +52,7 @@ def _transpose(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return tuple(shape[axis] for axis in perm)
 
 
-def _reduce(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _reduce(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, axes = known.shape(node.inputs[0]), known.axes(node)
     if shape is None or axes is None:
         return None
@@ -68,14 +64,14 @@ def _reduce(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return tuple(n for i, n in enumerate(shape) if i not in reduced)
 
 
-def _matmul(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _matmul(known: KnownShapes, node: ir.Node) -> Shape | None:
     a, b = known.shape(node.inputs[0]), known.shape(node.inputs[1])
     if a is None or b is None or len(a) < 2 or len(b) < 2:
         return None
     return (*known.broadcast([a[:-2], b[:-2]]), a[-2], b[-1])
 
 
-def _gemm(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _gemm(known: KnownShapes, node: ir.Node) -> Shape | None:
     a, b = known.shape(node.inputs[0]), known.shape(node.inputs[1])
     if a is None or b is None:
         return None
@@ -83,7 +79,7 @@ def _gemm(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return rows, b[0] if node.attributes.get_int("transB", 0) else b[1]
 
 
-def _concat(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _concat(known: KnownShapes, node: ir.Node) -> Shape | None:
     shapes = [known.shape(value) for value in node.inputs]
     first = shapes[0]
     if first is None:
@@ -102,7 +98,7 @@ def _concat(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return (*sizes[:axis], length, *sizes[axis + 1 :])
 
 
-def _slice(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _slice(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape = known.shape(node.inputs[0])
     starts, ends = known.integers(node.inputs[1]), known.integers(node.inputs[2])
     if shape is None or starts is None or ends is None:
@@ -132,7 +128,7 @@ def _sliced(size: Size, start: Size, end: Size, step: int) -> Size:
     return last - first if all(map(is_nonnegative, inside)) else unknown()
 
 
-def _pad(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _pad(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, pads = known.shape(node.inputs[0]), known.integers(node.inputs[1])
     axes = known.axes(node, 3)
     if shape is None or pads is None or axes is None:
@@ -146,7 +142,7 @@ def _pad(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return tuple(sizes)
 
 
-def _reshape(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _reshape(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, target = known.shape(node.inputs[0]), known.integers(node.inputs[1])
     if target is None or target.ndim != 1:
         return None
@@ -163,7 +159,7 @@ def _reshape(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return tuple(sizes) if all(isinstance(n, int) or is_nonnegative(n) for n in sizes) else None
 
 
-def _squeeze(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _squeeze(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, axes = known.shape(node.inputs[0]), known.axes(node)
     if shape is None or not axes:
         return None
@@ -171,7 +167,7 @@ def _squeeze(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return tuple(n for i, n in enumerate(shape) if i not in gone)
 
 
-def _unsqueeze(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _unsqueeze(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, axes = known.shape(node.inputs[0]), known.axes(node)
     if shape is None or axes is None:
         return None
@@ -180,7 +176,7 @@ def _unsqueeze(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return tuple(1 if i in added else next(rest) for i in range(rank))
 
 
-def _flatten(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _flatten(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape = known.shape(node.inputs[0])
     if shape is None:
         return None
@@ -189,19 +185,19 @@ def _flatten(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return product(shape[:axis]), product(shape[axis:])
 
 
-def _expand(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _expand(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, target = known.shape(node.inputs[0]), known.integers(node.inputs[1])
     return None if shape is None or target is None else known.broadcast([shape, tuple(target)])
 
 
-def _tile(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _tile(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, repeats = known.shape(node.inputs[0]), known.integers(node.inputs[1])
     if shape is None or repeats is None or len(shape) != repeats.size:
         return None
     return tuple(n * times for n, times in zip(shape, repeats, strict=True))
 
 
-def _resize(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _resize(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape = known.shape(node.inputs[0])
     unusual = {"axes", "keep_aspect_ratio_policy"} & set(node.attributes)
     mode = node.attributes.get_string("coordinate_transformation_mode", "")
@@ -221,7 +217,7 @@ def _resize(known: "KnownShapes", node: ir.Node) -> Shape | None:
     )
 
 
-def _gather(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _gather(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape, indices = known.shape(node.inputs[0]), known.shape(node.inputs[1])
     if shape is None or indices is None:
         return None
@@ -229,7 +225,7 @@ def _gather(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return (*shape[:axis], *indices, *shape[axis + 1 :])
 
 
-def _shape(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     shape = known.shape(node.inputs[0])
     if shape is None:
         return None
@@ -237,7 +233,7 @@ def _shape(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return (len(shape[start:end]),)
 
 
-def _einsum(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def _einsum(known: KnownShapes, node: ir.Node) -> Shape | None:
     inputs, arrow, output = (
         node.attributes.get_string("equation", "").replace(" ", "").partition("->")
     )

@@ -16,12 +16,14 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Union
 
-__all__ = ["Polynomial", "Size", "exact_quotient", "is_nonnegative", "product", "unknown"]
+__all__ = ["Polynomial", "Shape", "Size", "exact_quotient", "is_nonnegative", "product", "unknown"]
 
 Monomial = tuple[int, ...]  # the unknowns that are multiplied, sorted; () is the constant term
 Size = Union[int, "Polynomial"]
 
 _numbers = itertools.count(1)
+
+Shape = tuple[Size, ...]
 
 
 class Polynomial:

@@ -7,21 +7,16 @@ extent = (kernel - 1) * dilation + 1.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from .sizes import Size, unknown
-
-if TYPE_CHECKING:
-    from .known_shapes import KnownShapes
+from .known_shapes import KnownShapes
+from .sizes import Shape, Size, unknown
 
 __all__ = ["global_shape", "transposed_shape", "window_shape"]
 
-Shape = tuple[Size, ...]
 
-
-def window_shape(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def window_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     """Return what Conv, MaxPool or AveragePool makes."""
     shape = known.shape(node.inputs[0])
     weight = known.shape(node.inputs[1]) if node.op_type == "Conv" else None
@@ -49,7 +44,7 @@ def window_shape(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return (shape[0], shape[1] if weight is None else weight[0], *spatial)
 
 
-def transposed_shape(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def transposed_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     """Return what ConvTranspose makes."""
     shape, weight = known.shape(node.inputs[0]), known.shape(node.inputs[1])
     if shape is None or weight is None or "output_shape" in node.attributes:
@@ -71,7 +66,7 @@ def transposed_shape(known: "KnownShapes", node: ir.Node) -> Shape | None:
     return (shape[0], weight[1] * node.attributes.get_int("group", 1), *spatial)
 
 
-def global_shape(known: "KnownShapes", node: ir.Node) -> Shape | None:
+def global_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     """Return what GlobalAveragePool or GlobalMaxPool makes."""
     """Return what GlobalAveragePool or GlobalMaxPool makes."""
     shape = known.shape(node.inputs[0])
