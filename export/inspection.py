@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bn.gap import GapReport, train_inference_gap
 from keras_bn.reporting import jsonable
-from keras_bn.shift import CovariateShiftReport, measure_covariate_shift
+from keras_bn.statistics.gap import GapReport, train_inference_gap
+from keras_bn.statistics.shift import CovariateShiftReport, measure_covariate_shift
 
 from .arrays import ModelData, batch_size_for, select_arrays
 from .files.provenance import SourceFile, versions

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bn.diagnosis import NOTABLE_GAP, NOTABLE_NOISE, Cause
+from keras_bn.statistics.diagnosis import NOTABLE_GAP, NOTABLE_NOISE, Cause
 
 from .figures import LogAxis, positive
 from .inspection import Inspection

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_bn.population import (
+from keras_bn.reporting import jsonable
+from keras_bn.statistics.population import (
     StatisticsReport,
     adapt_statistics,
     estimate_population_statistics,
 )
-from keras_bn.reporting import jsonable
 
 from .arrays import batch_size_for, select_arrays
 from .errors import ExportError

@@ -21,7 +21,7 @@ import tensorflow as tf
 from networks import cut, norms
 
 from keras_bn import BatchNormalization
-from keras_bn.population import estimate_population_statistics
+from keras_bn.statistics.population import estimate_population_statistics
 
 SAMPLES = (70, 41)  # of the workers
 

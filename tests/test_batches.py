@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bn.batches import batch_size_of, batches, check_data, number_of_batches
+from keras_bn.statistics.batches import batch_size_of, batches, check_data, number_of_batches
 
 X = np.arange(30.0, dtype=np.float32).reshape(10, 3)
 Y = np.arange(10.0, dtype=np.float32)
@@ -239,7 +239,7 @@ def test_batch_size_is_that_of_any_input(inputs):
 
 DISTRIBUTED = """
 import numpy as np, tensorflow as tf
-from keras_bn.batches import batches, check_data, number_of_batches
+from keras_bn.statistics.batches import batches, check_data, number_of_batches
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -13,8 +13,9 @@ import tensorflow as tf
 from oracles import normalise
 from tolerances import assert_close
 
-from keras_bn import BatchNormalization, callbacks
-from keras_bn.callbacks import CovariateShiftMonitor
+from keras_bn import BatchNormalization
+from keras_bn.statistics import monitor as callbacks
+from keras_bn.statistics.monitor import CovariateShiftMonitor
 
 KEY = "internal_covariate_shift"
 EPSILON = 0.02

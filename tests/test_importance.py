@@ -13,7 +13,7 @@ import tensorflow as tf
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.importance import ImportanceWeights, importance_weights
+from keras_bn.statistics.importance import ImportanceWeights, importance_weights
 
 SHIFTED = {"source": np.arange(12.0), "target": np.arange(6.0, 18.0)}
 

@@ -8,13 +8,13 @@ from browser import assert_fits, look
 from markup import EVIL, Page, assert_self_contained
 
 from keras_bn import Cause
-from keras_bn.diagnosis import Diagnosis
 from keras_bn.export.files.provenance import SourceFile
 from keras_bn.export.inspection import Inspection
 from keras_bn.export.page import render_page
-from keras_bn.gap import GapReport, OutputGap
-from keras_bn.layer_gap import LayerGap
-from keras_bn.shift import CovariateShiftReport, LayerShift
+from keras_bn.statistics.diagnosis import Diagnosis
+from keras_bn.statistics.gap import GapReport, OutputGap
+from keras_bn.statistics.layer_gap import LayerGap
+from keras_bn.statistics.shift import CovariateShiftReport, LayerShift
 
 
 def gap_report(gaps, *, diagnoses=(), losses=(None, None), unchanged=None, skipped=0):

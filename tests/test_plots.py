@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import keras_bn
-from keras_bn.plots import LONGEST_LABEL
-from keras_bn.population import LayerMovement, StatisticsReport
-from keras_bn.shift import CovariateShiftReport, LayerShift
+from keras_bn.statistics.plots import LONGEST_LABEL
+from keras_bn.statistics.population import LayerMovement, StatisticsReport
+from keras_bn.statistics.shift import CovariateShiftReport, LayerShift
 
 LONG = "/".join(["model", "a_stage_with_quite_a_long_name", "its_block", "the_normalisation_of_it"])
 

@@ -5,7 +5,7 @@ import pytest
 from oracles import averaged_statistics, moments, pooled_statistics
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.pooling import Pool
+from keras_bn.statistics.pooling import Pool
 
 SIZES = (32, 7, 1, 40)
 

@@ -22,9 +22,9 @@ from oracles import averaged_statistics, convolve, pooled_statistics, population
 from tolerances import FLOAT32, assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.observe import ObservedModel
-from keras_bn.pooling import Pool
-from keras_bn.population import estimate_population_statistics
+from keras_bn.statistics.observe import ObservedModel
+from keras_bn.statistics.pooling import Pool
+from keras_bn.statistics.population import estimate_population_statistics
 
 LAYERS = pytest.mark.parametrize("layer", [BatchNormalization, Stock], ids=["ours", "stock"])
 VARIANCES = pytest.mark.parametrize("variance", ["paper", "pooled"])

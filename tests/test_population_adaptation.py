@@ -10,7 +10,7 @@ from oracles import pooled_statistics
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.population import adapt_statistics, estimate_population_statistics
+from keras_bn.statistics.population import adapt_statistics, estimate_population_statistics
 
 
 @pytest.fixture

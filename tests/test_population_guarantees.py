@@ -12,8 +12,9 @@ from networks import Stock, alone, bits, cut, dense, drifting_rows, norms, stati
 from oracles import averaged_statistics, pooled_statistics
 from tolerances import assert_close
 
-from keras_bn import BatchNormalization, estimation
-from keras_bn.population import adapt_statistics, estimate_population_statistics
+from keras_bn import BatchNormalization
+from keras_bn.statistics import estimation
+from keras_bn.statistics.population import adapt_statistics, estimate_population_statistics
 
 ORDERS = pytest.mark.parametrize("sequential", [False, True], ids=["at once", "sequential"])
 ERRORS = pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -22,8 +22,8 @@ from oracles import averaged_statistics, moments, normalise, pooled_statistics
 from tolerances import FLOAT32, FLOAT64, HALF, assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.population import estimate_population_statistics
-from keras_bn.selection import FROZEN
+from keras_bn.statistics.population import estimate_population_statistics
+from keras_bn.statistics.selection import FROZEN
 
 LAYERS = pytest.mark.parametrize("layer", [BatchNormalization, Stock], ids=["ours", "stock"])
 VARIANCES = pytest.mark.parametrize("variance", ["paper", "pooled"])

@@ -20,9 +20,9 @@ from oracles import averaged_statistics, pooled_statistics
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.observe import NOT_CALLED
-from keras_bn.population import estimate_population_statistics
-from keras_bn.selection import HIDDEN
+from keras_bn.statistics.observe import NOT_CALLED
+from keras_bn.statistics.population import estimate_population_statistics
+from keras_bn.statistics.selection import HIDDEN
 
 LAYERS = pytest.mark.parametrize("layer", [BatchNormalization, Stock], ids=["ours", "stock"])
 VARIANCES = pytest.mark.parametrize("variance", ["paper", "pooled"])

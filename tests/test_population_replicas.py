@@ -13,7 +13,7 @@ from population_replicas import Loader, data, model
 from test_synchronized import tasks
 from tolerances import FLOAT32, assert_close
 
-from keras_bn.population import estimate_population_statistics
+from keras_bn.statistics.population import estimate_population_statistics
 
 SCRIPT = Path(__file__).with_name("population_replicas.py")
 SECONDS = 60

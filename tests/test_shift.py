@@ -11,7 +11,7 @@ import tensorflow as tf
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization, measure_covariate_shift
-from keras_bn.shift import _student_t
+from keras_bn.statistics.shift import _student_t
 
 EPSILON = 1e-3
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.methods import call_of, replaced_methods
+from keras_bn.interception import call_of, replaced_methods
 
 from ..naming import LayerPaths
 

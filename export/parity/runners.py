@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bn.observe import eager_functions
+from keras_bn.interception import eager_functions
 
 from ..runtime.session import Run, Samples
 from ..signature import Signature, output_names

@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.common.variables import AutocastScope
 
-from keras_bn.methods import replaced_methods
+from keras_bn.interception import replaced_methods
 
 from .kernels import max_pool_3d, resize
 

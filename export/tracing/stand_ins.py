@@ -17,8 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_bn.methods import replaced_methods
-from keras_bn.observe import is_in_vectorized_map
+from keras_bn.interception import is_in_vectorized_map, replaced_methods
 
 from .feedforward import feedforward_method
 from .recurrent import recurrent_method

@@ -24,7 +24,7 @@ import tensorflow as tf
 from tf2onnx.tfonnx import process_tf_graph
 
 from keras_bn import __version__
-from keras_bn.observe import eager_functions
+from keras_bn.interception import eager_functions
 
 from ..errors import ExportError, one_line
 from ..naming import LayerPaths, Names, name_after_layers, name_constants

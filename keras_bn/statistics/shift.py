@@ -29,12 +29,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.batches import batches, check_data, moment_weights, number_of_batches
 from keras_bn.moments import combined_weights
-from keras_bn.observe import ObservedModel, Tally, record_moments, stored_statistics
-from keras_bn.pooling import Pool
 from keras_bn.reporting import DataReport, jsonable, table
-from keras_bn.selection import Layers, batch_norm_layers
+from keras_bn.statistics.batches import batches, check_data, moment_weights, number_of_batches
+from keras_bn.statistics.observe import ObservedModel, record_moments, stored_statistics
+from keras_bn.statistics.pooling import Pool
+from keras_bn.statistics.selection import Layers, batch_norm_layers
+from keras_bn.statistics.tally import Tally
 
 __all__ = ["CovariateShiftReport", "LayerShift", "measure_covariate_shift"]
 
@@ -110,7 +111,7 @@ class CovariateShiftReport(DataReport):
             ImportError: If matplotlib is not installed.
             ValueError: If the report has no layers.
         """
-        from keras_bn.plots import plot_shift
+        from keras_bn.statistics.plots import plot_shift
 
         return plot_shift(self.layers)
 

@@ -32,11 +32,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.batches import batch_size_of, check_data
-from keras_bn.batches import batches as batches_of
-from keras_bn.observe import ObservedModel
-from keras_bn.pooling import Pool
-from keras_bn.selection import Layers, batch_norm_layers
+from keras_bn.statistics.batches import batch_size_of, check_data
+from keras_bn.statistics.batches import batches as batches_of
+from keras_bn.statistics.observe import ObservedModel
+from keras_bn.statistics.pooling import Pool
+from keras_bn.statistics.selection import Layers, batch_norm_layers
 
 __all__ = ["CovariateShiftMonitor"]
 
@@ -157,7 +157,7 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
             ImportError: If matplotlib is not installed.
             ValueError: If no epoch has ended yet.
         """
-        from keras_bn.plots import plot_monitor
+        from keras_bn.statistics.plots import plot_monitor
 
         return plot_monitor(self.history, self.mean_history)
 

@@ -14,12 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.batches import batches, check_data, number_of_batches
-from keras_bn.diagnosis import NOTABLE_GAP, Cause, Diagnosis, diagnose
-from keras_bn.layer_gap import LayerGap, ObservedLayer
-from keras_bn.observe import ObservedModel, Tally
 from keras_bn.reporting import DataReport, jsonable, table
-from keras_bn.selection import batch_norm_layers
+from keras_bn.statistics.batches import batches, check_data, number_of_batches
+from keras_bn.statistics.diagnosis import NOTABLE_GAP, Cause, Diagnosis, diagnose
+from keras_bn.statistics.layer_gap import LayerGap, ObservedLayer
+from keras_bn.statistics.observe import ObservedModel
+from keras_bn.statistics.selection import batch_norm_layers
+from keras_bn.statistics.tally import Tally
 
 __all__ = ["GapReport", "OutputGap", "train_inference_gap"]
 

@@ -124,7 +124,7 @@ def importance_weights(
 
     Example:
         >>> import numpy as np
-        >>> from keras_bn.importance import importance_weights
+        >>> from keras_bn.statistics.importance import importance_weights
         >>> source, target = np.arange(100.0), np.arange(50.0, 150.0)
         >>> found = importance_weights(source, target)
         >>> bool(found.weights[0] < 0.5 < 2.0 < found.weights[-1])

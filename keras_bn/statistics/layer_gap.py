@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_bn.observe import stored_statistics
 from keras_bn.running import bessel_factor
+from keras_bn.statistics.observe import stored_statistics
 
 __all__ = ["LayerGap", "ObservedLayer"]
 

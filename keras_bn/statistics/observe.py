@@ -23,19 +23,17 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_bn.batches import batch_size_of
-from keras_bn.methods import replaced_methods
+from keras_bn.interception import (
+    _current_graph,
+    eager_functions,
+    is_in_vectorized_map,
+    replaced_methods,
+)
 from keras_bn.moments import layer_moments, normalise
-from keras_bn.selection import HIDDEN
+from keras_bn.statistics.batches import batch_size_of
+from keras_bn.statistics.selection import HIDDEN
 
-__all__ = [
-    "ObservedModel",
-    "Tally",
-    "eager_functions",
-    "is_in_vectorized_map",
-    "record_moments",
-    "stored_statistics",
-]
+__all__ = ["ObservedModel", "record_moments", "stored_statistics"]
 
 NOT_CALLED = "the model did not call it"
 
@@ -63,86 +61,6 @@ def record_moments(layer: Any, inputs: Any, mask: Any, sample_weight: Any) -> An
         tf.reshape(tf.broadcast_to(value, tf.shape(moments.mean)), [-1, channels])
         for value in (moments.total, moments.effective, moments.mean, moments.variance)
     )
-
-
-class Tally:
-    """Which batches were used and which were left out, with a progress bar.
-
-    Attributes:
-        batches: Number of batches used.
-        skipped: Number of batches left out.
-        samples: Number of samples in the batches used.
-    """
-
-    def __init__(self, where: str, verbose: int) -> None:
-        """Start at zero.
-
-        Args:
-            where: Name of the function that was called, for messages.
-            verbose: 1 for a progress bar, 0 for none.
-        """
-        self.batches = self.skipped = self.samples = 0
-        self._where = where
-        self._progress = keras.utils.Progbar(None, verbose=verbose, unit_name="batch")
-        self._seen = 0
-
-    def take(self, inputs: Any, moments: Any) -> bool:
-        """Count a batch, and say whether it can be used.
-
-        Args:
-            inputs: The batch's inputs.
-            moments: For each layer, for each time that it was called, what `record_moments` took.
-
-        Returns:
-            What `is_usable` says.
-        """
-        used = self.is_usable(inputs, moments)
-        self.batches += used
-        self.skipped += not used
-        self.samples += used * batch_size_of(inputs)
-        self._seen += 1
-        self._progress.update(self._seen)
-        return used
-
-    @staticmethod
-    def is_usable(inputs: Any, moments: Any) -> bool:
-        """Say whether a batch has samples, and finite moments and some weight at every layer."""
-        return batch_size_of(inputs) > 0 and all(
-            np.isfinite(record).all() and (record[0] > 0).any()
-            for uses in moments
-            for record in map(np.stack, uses)
-        )
-
-    def expect(self, batches: int | None) -> None:
-        """Say how many batches there will be, if that is known."""
-        self._progress.target = batches
-
-    def restart(self) -> None:
-        """Count another pass over the same data; the progress bar goes on."""
-        self.batches = self.skipped = self.samples = 0
-
-    def finish(self) -> None:
-        """End the progress bar."""
-        if self._progress.target is None:  # otherwise the bar knows its end
-            self._progress.update(self._seen, finalize=True)
-
-    def counts(self) -> dict[str, int]:
-        """Return the fields of a `reporting.DataReport` that count."""
-        return {
-            "batches": self.batches,
-            "skipped_batches": self.skipped,
-            "samples": self.samples,
-        }
-
-    def require_some(self) -> None:
-        """Raise `ValueError` if no batch could be used."""
-        if self.batches == 0:
-            raise ValueError(
-                f"{self._where}: `data` must have a batch with finite values and some weight. "
-                f"Received: {self.skipped} batches, none of them usable at every layer. Look for "
-                "NaN or Inf in the data and in the model's weights, and for values so large that "
-                "they overflow."
-            )
 
 
 class ObservedModel:
@@ -293,26 +211,3 @@ def _check_rows(where: str, layer: Any, inputs: Any, batch_weight: Any) -> None:
             f"sample. Received: {weights} weights, and at layer {layer.name!r} an input of shape "
             f"{tuple(inputs.shape)}."
         )
-
-
-def _current_graph() -> Any:
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
-def is_in_vectorized_map() -> bool:
-    """Say whether the body of a `tf.vectorized_map` is being traced, which has no graph of its own.
-
-    Keras's TimeDistributed uses one for series of unknown length.
-    """
-    return any(p.startswith("loop_body") for p in tf.get_current_name_scope().split("/"))
-
-
-@contextlib.contextmanager
-def eager_functions() -> Iterator[None]:
-    """Let the functions of a model run, or be traced, as part of what calls them."""
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)

@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["call_of", "replaced_methods"]
+import tensorflow as tf
+
+__all__ = ["call_of", "eager_functions", "is_in_vectorized_map", "replaced_methods"]
 
 
 @contextlib.contextmanager
@@ -31,3 +33,26 @@ def replaced_methods(methods: Iterable[tuple[Any, str, Callable[..., Any]]]) -> 
 def call_of(layer: Any) -> str:
     """Return the name of the method that Keras calls to run a layer."""
     return "call" if layer.quantization_mode is None else "quantized_call"
+
+
+def _current_graph() -> Any:
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def is_in_vectorized_map() -> bool:
+    """Say whether the body of a `tf.vectorized_map` is being traced, which has no graph of its own.
+
+    Keras's TimeDistributed uses one for series of unknown length.
+    """
+    return any(p.startswith("loop_body") for p in tf.get_current_name_scope().split("/"))
+
+
+@contextlib.contextmanager
+def eager_functions() -> Iterator[None]:
+    """Let the functions of a model run, or be traced, as part of what calls them."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)

@@ -58,7 +58,7 @@ class StatisticsReport(DataReport):
             ImportError: If matplotlib is not installed.
             ValueError: If the report has no layers.
         """
-        from keras_bn.plots import plot_movement
+        from keras_bn.statistics.plots import plot_movement
 
         return plot_movement(self.layers)
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import keras
 
-from keras_bn.estimation import Estimation
-from keras_bn.movement import LayerMovement, StatisticsReport
-from keras_bn.selection import Layers
+from keras_bn.statistics.estimation import Estimation
+from keras_bn.statistics.movement import LayerMovement, StatisticsReport
+from keras_bn.statistics.selection import Layers
 
 __all__ = [
     "LayerMovement",

@@ -20,8 +20,8 @@ import math
 
 import numpy as np
 
-from keras_bn.layer_gap import LayerGap, ObservedLayer
 from keras_bn.reporting import shortened
+from keras_bn.statistics.layer_gap import LayerGap, ObservedLayer
 
 __all__ = ["NOTABLE_GAP", "Cause", "Diagnosis", "diagnose"]
 
