@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from .evaluable import evaluate_if_constant
-from .exact import is_constant
+from .graph.bodies import bodies_of
+from .graph.exact import is_constant
 
-__all__ = ["bodies_of", "evaluate_bodies"]
+__all__ = ["evaluate_bodies"]
 
 
 def evaluate_bodies(graph: ir.Graph, opset: int) -> None:
@@ -24,17 +25,6 @@ def evaluate_bodies(graph: ir.Graph, opset: int) -> None:
     for node in graph:
         for body in bodies_of(node):
             _evaluate_body(body, opset)
-
-
-def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
-    """Return the graphs that a node holds as attributes."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type is ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type is ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def _evaluate_body(body: ir.Graph, opset: int) -> None:

@@ -16,8 +16,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .body_constants import evaluate_bodies
 from .evaluable import evaluate_if_constant
-from .shapes import infer_shapes
-from .views import model_around
+from .graph.excerpt import model_around
+from .graph.onnx_inference import infer_shapes
 
 __all__ = ["evaluate_constants"]
 

@@ -20,8 +20,8 @@ import onnx_ir as ir
 from .constants import evaluate_constants
 from .fold import fold
 from .folding.report import FoldReport
+from .graph.layer_names import name_after_layers
 from .layout.transposes import cancel_transposes
-from .naming import name_after_layers
 from .precision.choice import Precision, set_precision
 from .precision.report import PrecisionReport
 from .simplify.stages import simplify

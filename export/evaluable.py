@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .evaluation import ARITHMETIC, evaluate
-from .exact import FLOATING
-from .standard import is_onnx
+from .graph.exact import FLOATING
+from .graph.operators import is_onnx
 
 __all__ = ["evaluate_if_constant"]
 

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from .exact import FLOATS, ExactTensor, rearranged
+from .graph.exact import FLOATS, ExactTensor, rearranged
 
 __all__ = ["evaluate"]
 

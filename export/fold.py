@@ -33,7 +33,7 @@ from .folding.reason import NotExactError, Reason
 from .folding.report import Fold, FoldReport, Refusal
 from .folding.savings import saved_by
 from .folding.tensors import name_of
-from .naming import Names
+from .graph.names import Names
 
 __all__ = ["fold"]
 

@@ -10,8 +10,8 @@ from reference_operators import OPERATORS
 from tolerances import FLOAT64, assert_close
 
 from keras_bn.export.affine import Affine
-from keras_bn.export.exact import ExactTensor
 from keras_bn.export.folding.reason import NotExactError
+from keras_bn.export.graph.exact import ExactTensor
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 4)

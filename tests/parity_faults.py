@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from keras_bn.export import export_onnx
 from keras_bn.export.fold import fold
-from keras_bn.export.naming import LayerPaths
+from keras_bn.export.graph.layer_names import LayerPaths
 
 OVERFLOW = 1e5  # beyond the largest number of float16, 65,504
 

@@ -4,7 +4,7 @@ from graphs import graph, operators, run_float64
 from tolerances import FLOAT64, assert_close
 
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.exact import ExactTensor, exact, rearranged
+from keras_bn.export.graph.exact import ExactTensor, exact, rearranged
 
 
 def test_nodes_on_weights_become_initializers(rng):

@@ -6,7 +6,7 @@ from foreign_graphs import foreign
 from graphs import operators
 
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.exact import exact
+from keras_bn.export.graph.exact import exact
 
 NEWEST = onnx.defs.onnx_opset_version()
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_bn.export import evaluation
 from keras_bn.export.evaluation import evaluate
-from keras_bn.export.exact import ExactTensor
+from keras_bn.export.graph.exact import ExactTensor
 
 F, I = np.float32, np.int64  # noqa: E741
 

@@ -6,8 +6,8 @@ import onnx_ir as ir
 import pytest
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export import exact as module
-from keras_bn.export.exact import ExactTensor, blocks, constant, exact, rearranged
+from keras_bn.export.graph import exact as module
+from keras_bn.export.graph.exact import ExactTensor, blocks, constant, exact, rearranged
 
 
 def held(array):

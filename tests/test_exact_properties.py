@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export import exact as module
-from keras_bn.export.exact import ExactTensor, blocks, rearranged
+from keras_bn.export.graph import exact as module
+from keras_bn.export.graph.exact import ExactTensor, blocks, rearranged
 
 
 @st.composite

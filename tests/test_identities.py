@@ -1,7 +1,7 @@
 import numpy as np
 from graphs import graph, operators, run_float64
 
-from keras_bn.export.layout.identities import remove_identities
+from keras_bn.export.graph.bypass import remove_identities
 
 
 def check(text, expected):

@@ -11,7 +11,7 @@ from layout_checks import TO_NCHW, TO_NHWC, X, floats, integers
 from tolerances import FLOAT64, assert_close
 
 from keras_bn.export.errors import ExportError
-from keras_bn.export.exact import ExactTensor, exact
+from keras_bn.export.graph.exact import ExactTensor, exact
 from keras_bn.export.layout.transposes import cancel_transposes
 
 NETWORK = f"""g (float[N,4,5,3] x, float[2,3,1,1] w) => (float[N,4,5,2] y, float[N,2] z) {{

@@ -9,7 +9,7 @@ from halves import FLOAT16, FLOAT32, assert_agrees, draw, reasons, to_float16
 from tolerances import HALF, assert_close
 
 from keras_bn.export import ExportError
-from keras_bn.export.exact import ExactTensor
+from keras_bn.export.graph.exact import ExactTensor
 from keras_bn.export.precision.choice import set_precision
 from keras_bn.export.precision.report import Float32Reason, PrecisionReport
 

@@ -12,7 +12,7 @@ from tolerances import assert_close
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError
 from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.naming import name_after_layers
+from keras_bn.export.graph.layer_names import name_after_layers
 from keras_bn.export.tracing.trace import DEFAULT_OPSET, OPSETS, trace
 
 

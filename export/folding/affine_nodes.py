@@ -18,8 +18,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, Array, along, batch_norm
-from ..exact import FLOATING, ExactTensor, exact, is_constant
-from ..standard import is_onnx
+from ..graph.exact import FLOATING, ExactTensor, exact, is_constant
+from ..graph.operators import is_onnx
 from .edits import Edit, New, least_normal
 from .reason import NotExactError, Reason
 from .tensors import name_of, sizes_of

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine
-from ..standard import is_onnx
+from ..graph.operators import is_onnx
 from .affine_nodes import AffineNode, affine_input, read
 from .edits import LOST_BITS
 from .reason import NotExactError, Reason

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, Array
-from ..exact import ExactTensor, constant, is_constant
-from ..naming import Names
+from ..graph.exact import ExactTensor, constant, is_constant
+from ..graph.names import Names
 from .reason import NotExactError, Reason
 
 __all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "mapped"]

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, Array, identity
-from ..exact import ExactTensor, exact, is_constant
+from ..graph.exact import ExactTensor, exact, is_constant
 from .absorbing import (
     absorb,
     conv_input,

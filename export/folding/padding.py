@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, constant_along, padding_after, padding_before
-from ..exact import ExactTensor, exact, is_constant
+from ..graph.exact import ExactTensor, exact, is_constant
 from .edits import Edit, New
 from .moves import Maps, Move
 from .reason import NotExactError, Reason

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, constant_along, through_maximum, through_product
-from ..exact import FLOATING, exact, is_constant
+from ..graph.exact import FLOATING, exact, is_constant
 from .moves import Rule, passing
 from .moving import repeated, reshaped, transposed, unrepeated
 from .padding import pad

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..affine import Affine, same
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .edits import Edit, New, mapped
 from .moves import Maps, Move
 from .reason import NotExactError, Reason

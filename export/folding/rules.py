@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from ..affine import Affine
-from ..standard import is_onnx
+from ..graph.operators import is_onnx
 from .affine_nodes import AffineNode, read, written
 from .differences import is_difference, require_precise
 from .joining import JOINING, split_rule

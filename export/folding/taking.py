@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, constant_along
-from ..exact import exact, is_constant
+from ..graph.exact import exact, is_constant
 from .edits import Edit, New, mapped
 from .moves import Maps, Move, passing
 from .moving import placed, taken

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..affine import Affine, constant_along
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .reason import NotExactError, Reason
 
 __all__ = [

@@ -14,7 +14,7 @@ size 1 between its own.
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .move import Arrangement, Move, Rule, flag, numbers, rank_of
 from .permutation import (
     Permutation,

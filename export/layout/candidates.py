@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from ..exact import is_constant
-from ..standard import is_onnx
+from ..graph.exact import is_constant
+from ..graph.operators import is_onnx
 from . import axes, dense, reshape, shuffle
 from .move import Move, Rule
 from .permutation import Layout, Shuffled, identity

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .candidates import find_moves
 from .minimum_cut import MinimumCut
 from .move import Move

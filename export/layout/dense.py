@@ -8,7 +8,7 @@ So the Dense layers of a ConvNeXt block work on what the convolution before them
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .move import Arrangement, Move, Rule, rank_of
 from .permutation import Permutation, channels_second
 

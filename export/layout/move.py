@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .permutation import Layout, Permutation
 
 __all__ = ["Arrangement", "Move", "Rule", "flag", "numbers", "rank_of"]

@@ -10,9 +10,9 @@ from collections.abc import MutableSequence
 import numpy as np
 import onnx_ir as ir
 
-from ..exact import constant, is_constant, rearranged
-from ..naming import Names
-from ..standard import is_onnx
+from ..graph.exact import constant, is_constant, rearranged
+from ..graph.names import Names
+from ..graph.operators import is_onnx
 from .move import Arrangement, Move
 from .permutation import Layout, Permutation, Shuffled, compose, inverse, order, units
 from .views import Views

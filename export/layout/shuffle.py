@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .axes import ELEMENTWISE
 from .move import Arrangement, Move, flag, rank_of
 from .permutation import Shuffled, identity

@@ -17,9 +17,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ExportError
-from ..naming import Names
+from ..graph.bypass import remove_identities
+from ..graph.names import Names
 from .choice import choose_layouts
-from .identities import remove_identities
 from .permutation import Permutation, channels_second, inverse
 from .rewrite import rewrite
 from .views import Views

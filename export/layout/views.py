@@ -9,8 +9,8 @@ a tensor and of its views are written as permutations of the root:
 
 import onnx_ir as ir
 
-from ..exact import is_constant
-from ..standard import is_onnx
+from ..graph.exact import is_constant
+from ..graph.operators import is_onnx
 from .permutation import Layout, Permutation, Shuffled, compose, identity, inverse
 
 __all__ = ["Views", "permutation"]

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import onnx
 
-from ..naming import LayerPaths
+from ..graph.layer_names import LayerPaths
 from ..runtime.session import LEVELS, OnnxRuntime, Run
 
 __all__ = ["Tap", "Taps"]

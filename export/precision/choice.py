@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from ..errors import ExportError
-from ..shapes import infer_shapes
+from ..graph.onnx_inference import infer_shapes
 from .float16_operators import MOVING
 from .magnitudes import largest_magnitudes
 from .narrowing import narrow

@@ -10,8 +10,8 @@ import functools
 import onnx
 import onnx_ir as ir
 
-from ..exact import is_constant
-from ..standard import STANDARD
+from ..graph.exact import is_constant
+from ..graph.operators import STANDARD
 
 __all__ = ["float16_positions", "is_float", "is_indifferent", "is_tensor", "varying"]
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from ..errors import ExportError, one_line
-from ..naming import Names
+from ..graph.names import Names
 
 __all__ = ["largest_magnitudes"]
 

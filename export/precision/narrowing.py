@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from ..exact import ExactTensor, constant, is_constant
-from ..standard import STANDARD
+from ..graph.exact import ExactTensor, constant, is_constant
+from ..graph.operators import STANDARD
 from .float16_forms import float16_positions, is_indifferent
 from .widening import cast_node, names_in
 

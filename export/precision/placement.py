@@ -22,8 +22,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from ..exact import exact, is_constant
-from ..standard import STANDARD
+from ..graph.exact import exact, is_constant
+from ..graph.operators import STANDARD
 from .float16_forms import float16_positions, is_float, is_indifferent, is_tensor
 from .float16_operators import DISCRETE, KERNELS, KNOWN, MOVING, SENSITIVE, SOURCES, SUMMANDS, SUMS
 from .report import Float32Reason as Reason

@@ -9,7 +9,7 @@ from collections import deque
 
 import onnx_ir as ir
 
-from ..standard import STANDARD
+from ..graph.operators import STANDARD
 from .float16_forms import is_float, varying
 from .float16_operators import (
     ARGUMENTS,

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ..exact import ExactTensor
-from ..layout.identities import remove_identities
-from ..naming import Names
-from ..standard import STANDARD
+from ..graph.bypass import remove_identities
+from ..graph.exact import ExactTensor
+from ..graph.names import Names
+from ..graph.operators import STANDARD
 
 __all__ = ["HALF", "cast_node", "names_in", "widen"]
 

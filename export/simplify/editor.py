@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..exact import constant, rearranged
-from ..naming import Names
-from ..standard import is_standard
+from ..graph.exact import constant, rearranged
+from ..graph.names import Names
+from ..graph.operators import is_standard
 from .inference import known_shapes
 from .sizes import Shape, Size
 

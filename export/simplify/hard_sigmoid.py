@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from ..standard import is_standard
+from ..graph.operators import is_standard
 from .editor import Editor
 from .scalar_maps import CLAMPS, ScalarMap, ScalarMaps
 

@@ -10,7 +10,7 @@ gets a new name. Where an operator is unknown here, what the graph declares is t
 
 import onnx_ir as ir
 
-from ..standard import is_standard
+from ..graph.operators import is_standard
 from .known_integers import integers_of
 from .known_shapes import INTEGER, LARGEST, Integers, KnownShapes
 from .shape_rules import RULES

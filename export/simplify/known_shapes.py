@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .sizes import Shape, Size, exact_quotient, unknown
 
 __all__ = ["Integers", "KnownShapes"]

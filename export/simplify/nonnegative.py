@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from ..exact import FLOATING, exact, is_constant
+from ..graph.exact import FLOATING, exact, is_constant
 from .editor import Editor
 
 __all__ = ["is_never_negative"]

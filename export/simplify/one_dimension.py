@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from .editor import Editor
-from .known_shapes import Shape
 from .losing_an_axis import Lesser, axes_through, without_axis
 from .reshaping import RESHAPING, is_expressible
+from .sizes import Shape
 
 __all__ = ["drop_axes_of_one"]
 

@@ -12,7 +12,7 @@ Pads that others read, that are negative or touch another axis, and what `ceil_m
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .editor import Editor
 from .nonnegative import is_never_negative
 from .window_padding import window_padding

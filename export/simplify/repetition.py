@@ -8,7 +8,7 @@ Resize(Resize(x, s), t)  =  Resize(x, s * t)      both of that kind
 import numpy as np
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .editor import Editor
 from .reshaping import RESHAPING
 

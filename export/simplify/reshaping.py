@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .editor import Editor
-from .known_shapes import Shape
-from .sizes import product
+from .sizes import Shape, product
 
 __all__ = ["RESHAPING", "constant_target", "is_expressible", "merge_reshapes"]
 

@@ -19,7 +19,7 @@ Gemm, was taken for one that swaps the axes up to 1.28.
 import numpy as np
 import onnx_ir as ir
 
-from ..exact import FLOATS, is_constant
+from ..graph.exact import FLOATS, is_constant
 from .editor import Editor
 from .window_padding import window_extents, window_padding
 

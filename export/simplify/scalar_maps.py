@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from ..exact import exact, is_constant
-from ..standard import is_standard
+from ..graph.exact import exact, is_constant
+from ..graph.operators import is_standard
 from .editor import Editor
 
 __all__ = ["CLAMPS", "ScalarMap", "ScalarMaps"]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..exact import is_constant
-from ..standard import is_standard
+from ..graph.exact import is_constant
+from ..graph.operators import is_standard
 from .editor import Editor
 from .known_shapes import INTEGER
 from .sizes import Size, exact_quotient, is_nonnegative, product

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from ..exact import is_constant
+from ..graph.exact import is_constant
 from .known_shapes import KnownShapes
 from .sizes import Polynomial, Shape, Size, exact_quotient, is_nonnegative, product, unknown
 from .window_shapes import global_shape, transposed_shape, window_shape

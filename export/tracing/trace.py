@@ -27,8 +27,9 @@ from keras_bn import __version__
 from keras_bn.interception import eager_functions
 
 from ..errors import ExportError, one_line
-from ..naming import LayerPaths, Names, name_after_layers, name_constants
-from ..shapes import captured_logs, infer_shapes
+from ..graph.layer_names import LayerPaths, name_after_layers, name_constants
+from ..graph.names import Names
+from ..graph.onnx_inference import captured_logs, infer_shapes
 from ..signature import Signature, output_names, signature_of
 from .operators import HANDLERS
 from .recurrent import recurrent_method

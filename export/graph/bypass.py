@@ -6,7 +6,7 @@ graph input, an initializer, another graph output, or a value of a graph around 
 
 import onnx_ir as ir
 
-from ..standard import is_onnx
+from .operators import is_onnx
 
 __all__ = ["remove_identities"]
 
