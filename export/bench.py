@@ -23,16 +23,17 @@ from keras_bn.reporting import counted
 
 from .conversion import convert
 from .errors import ExportError, one_line
+from .files.onnx_file import write
 from .files.provenance import versions
+from .files.whole_file import scratch_folder
 from .folding.report import FoldReport
 from .foreign.fold_any import fold_opened
 from .foreign.opening import open_model
 from .foreign.weight_files import read_small
-from .latency import Latency, measure_latency
-from .parity.providers import CPU, require_providers
 from .parity.samples import SIZES, draw
+from .runtime.latency import Latency, measure_latency
+from .runtime.providers import CPU, require_providers
 from .runtime.session import LEVELS, OnnxRuntime, Samples
-from .save import scratch_folder, write
 from .signature import output_names, signature_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from .console import (
     quiet_tensorflow,
 )
 from .errors import ExportError
-from .load import load_keras_model, require_file, require_keras_file
+from .files.keras_file import load_keras_model, require_keras_file
+from .files.paths import require_file
 
 __all__ = ["EXAMPLES", "bench"]
 

@@ -19,7 +19,8 @@ from .console import (
     progress,
 )
 from .errors import ExportError
-from .load import require_file, require_keras_file
+from .files.keras_file import require_keras_file
+from .files.paths import require_file
 from .proof import (
     PageOption,
     PrecisionOption,
@@ -49,7 +50,7 @@ EXAMPLES = examples(
 
 def installed_providers() -> list[str]:
     """Return the execution providers of ONNX Runtime here, for the shell to complete."""
-    from .parity import providers
+    from .runtime import providers
 
     return providers.installed_providers()
 
@@ -108,7 +109,7 @@ def check(
                 f"{option} must be left out where samples are given: nothing is drawn then. "
                 f"Received: {option} and --input {samples}."
             )
-    from .parity.providers import CPU, require_providers
+    from .runtime.providers import CPU, require_providers
 
     providers = providers or [CPU]
     require_providers(providers)

@@ -82,8 +82,8 @@ def run(arguments: Sequence[str] | None = None, *, only_check: bool = False) -> 
 
 def _end(number: int, _: object) -> None:
     """End at once: an exception could be raised, and swallowed, inside a library's callback."""
-    save = sys.modules.get("keras_bn.export.save")
-    remove_unfinished = getattr(save, "remove_unfinished", None)  # while it is imported: None
+    whole_file = sys.modules.get("keras_bn.export.files.whole_file")
+    remove_unfinished = getattr(whole_file, "remove_unfinished", None)  # while it is imported: None
     if remove_unfinished is not None:
         remove_unfinished()
     show_cursor()

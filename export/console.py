@@ -44,7 +44,6 @@ __all__ = [
     "print_text",
     "progress",
     "quiet_tensorflow",
-    "require_another_file",
     "require_page_extra",
     "show_cursor",
 ]
@@ -190,24 +189,6 @@ def require_page_extra() -> None:
             f"--html needs the package {e.name!r}, which is not installed. "
             "Install the extra: pip install 'keras-bn[report]'."
         ) from e
-
-
-def require_another_file(out: Path, what: str, *inputs: tuple[Path, str]) -> None:
-    """Raise `ExportError` if a file to write is one of those that are read, be it by a link.
-
-    Args:
-        out: The file to write, which need not exist.
-        what: What the command calls it.
-        inputs: The files that are read, each with what the command calls it.
-    """
-    for path, name in inputs:
-        same = False
-        with contextlib.suppress(OSError):  # `replacing` says what is wrong with the target
-            same = out.samefile(path)
-        if same:
-            raise ExportError(
-                f"{what} must be another file than {name}. Received: {str(out)!r} for both."
-            )
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ import onnxruntime
 from keras_bn.models import digits_cnn
 
 from .errors import ExportError
+from .files.whole_file import replacing
 from .pipeline import export_onnx
 from .report import ExportReport
-from .save import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,10 +17,10 @@ from .console import (
     command_of,
     examples,
     progress,
-    require_another_file,
 )
 from .errors import ExportError
-from .load import require_keras_file
+from .files.keras_file import require_keras_file
+from .files.paths import require_another_file
 from .parity.report import ParityError
 from .proof import (
     PageOption,

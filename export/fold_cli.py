@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import (
-    DebugOption,
-    JsonOption,
-    QuietOption,
-    answer,
-    examples,
-    print_text,
-    progress,
-    require_another_file,
-)
+from .console import DebugOption, JsonOption, QuietOption, answer, examples, print_text, progress
 from .errors import ExportError
-from .load import require_file
+from .files.paths import require_another_file, require_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -58,10 +49,10 @@ def fold(
         raise ExportError("OUT.onnx must be given. Received: none. Or pass --dry-run.")
     if out is not None:
         require_another_file(out, "OUT.onnx", (model, "IN.onnx"))
+    from .files.whole_file import replacing
     from .foreign.fold_any import fold_opened
     from .foreign.opening import open_model
     from .foreign.weight_files import external_tensors
-    from .save import replacing
 
     writing = None if dry_run else out
     with (
@@ -91,8 +82,8 @@ def fold(
 
 def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:
     """Write the folded model, or a copy of the file; return its size in bytes."""
+    from .files.onnx_file import write
     from .foreign.weight_files import external_tensors, read_small
-    from .save import write
 
     external = bool(external_tensors(opened.model))
     if folded is None and not external:

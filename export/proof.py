@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from .console import quiet_tensorflow, require_another_file, require_page_extra
+from .console import quiet_tensorflow, require_page_extra
 from .errors import ExportError
-from .load import load_keras_model, load_samples
+from .files.arrays_file import load_samples
+from .files.keras_file import load_keras_model
+from .files.paths import require_another_file
 
 if TYPE_CHECKING:
     import keras
@@ -152,7 +154,7 @@ def replacing_page(page: Path | None, *files: tuple[Path, str]) -> Iterator[Path
         return
     require_another_file(page, "PAGE.html", *files)
     require_page_extra()
-    from .save import replacing  # imports onnx
+    from .files.whole_file import replacing  # imports onnx
 
     with replacing(page) as temporary:
         yield temporary

@@ -15,9 +15,8 @@ from keras_bn.statistics.population import (
 
 from .arrays import batch_size_for, select_arrays
 from .errors import ExportError
+from .files.keras_file import load_compiled_model, write_keras_model
 from .files.provenance import SourceFile, versions
-from .load import load_compiled_model
-from .save import write_keras_model
 from .trial import refusing_data, run_once
 
 __all__ = ["Recalibration", "recalibrate_file"]

@@ -23,11 +23,12 @@ from .console import (
     print_text,
     progress,
     quiet_tensorflow,
-    require_another_file,
     require_page_extra,
 )
 from .errors import ExportError
-from .load import load_samples, require_file, require_keras_file
+from .files.arrays_file import load_samples
+from .files.keras_file import require_keras_file
+from .files.paths import require_another_file, require_file
 
 __all__ = ["INSPECT_EXAMPLES", "RECALIBRATE_EXAMPLES", "inspect", "recalibrate"]
 
@@ -84,7 +85,7 @@ def inspect(
         require_another_file(html, "OUT.html", (model, "MODEL.keras"), (data, "FILE.npz"))
         require_page_extra()
     arrays = load_samples(data)
-    from .save import replacing  # imports onnx
+    from .files.whole_file import replacing  # imports onnx
 
     with (
         progress(shown=not (as_json or quiet)) as step,
@@ -162,7 +163,7 @@ def recalibrate(
     if out.suffix != ".keras":
         raise ExportError(f"OUT.keras must end in .keras. Received: {str(out)!r}.")
     arrays = load_samples(data)
-    from .save import replacing  # imports onnx
+    from .files.whole_file import replacing  # imports onnx
 
     with progress(shown=not (as_json or quiet)) as step, replacing(out) as temporary:
         step("starting TensorFlow")

@@ -1,4 +1,4 @@
-"""Give layers, or modules, other functions for the time of a block, and their own back after it."""
+"""Give layers, or modules, other functions for a block's time, and tell how TensorFlow runs it."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["call_of", "eager_functions", "is_in_vectorized_map", "replaced_methods"]
+__all__ = [
+    "call_of",
+    "current_graph",
+    "eager_functions",
+    "is_in_vectorized_map",
+    "replaced_methods",
+]
 
 
 @contextlib.contextmanager
@@ -35,7 +41,8 @@ def call_of(layer: Any) -> str:
     return "call" if layer.quantization_mode is None else "quantized_call"
 
 
-def _current_graph() -> Any:
+def current_graph() -> Any:
+    """Return the graph that TensorFlow is tracing; None while it runs eagerly."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from graphs import graph
 
-from keras_bn.export.save import replacing, write
+from keras_bn.export.files.onnx_file import write
+from keras_bn.export.files.whole_file import replacing
 
 WATCHED = ("open", "os.", "shutil.", "tempfile.")
 

@@ -8,7 +8,6 @@ from markup import EVIL
 from keras_bn.export.files.provenance import SourceFile
 from keras_bn.export.folding.reason import Reason
 from keras_bn.export.folding.report import Fold, FoldReport, Refusal
-from keras_bn.export.latency import Latency, Timing
 from keras_bn.export.parity.document import ParityDocument
 from keras_bn.export.parity.report import (
     QUANTILES,
@@ -19,6 +18,7 @@ from keras_bn.export.parity.report import (
     ParityReport,
     StageParity,
 )
+from keras_bn.export.runtime.latency import Latency, Timing
 
 # The headings of a page that has all its parts, behind the verdict.
 SECTIONS = [

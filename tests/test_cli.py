@@ -21,7 +21,7 @@ from commands import TOOL, assert_one_line, tool
 from onnx_edits import change_weight
 
 from keras_bn.export import cli
-from keras_bn.export import save as saving
+from keras_bn.export.files import onnx_file as saving
 
 
 def test_export_writes_a_proven_file(files):
@@ -248,7 +248,7 @@ def test_stopped_export_leaves_no_file_behind(files, number, status):
 
 
 def test_interrupt_while_the_program_is_being_imported_is_no_error_of_its_own(monkeypatch):
-    half_imported = types.ModuleType("keras_bn.export.save")
+    half_imported = types.ModuleType("keras_bn.export.files.whole_file")
     monkeypatch.setitem(sys.modules, half_imported.__name__, half_imported)
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)

@@ -15,8 +15,8 @@ from tolerances import assert_close
 from typer.testing import CliRunner
 
 from keras_bn.export import ExportError
-from keras_bn.export import save as saving
 from keras_bn.export.cli import app
+from keras_bn.export.files import onnx_file as saving
 
 
 def fold(*words):

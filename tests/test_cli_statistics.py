@@ -14,7 +14,8 @@ import pytest
 from commands import TOOL, assert_one_line, tool
 
 import keras_bn
-from keras_bn.export import ExportError, load
+from keras_bn.export import ExportError
+from keras_bn.export.files import keras_file as load
 
 
 @pytest.fixture(scope="module")

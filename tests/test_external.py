@@ -11,7 +11,8 @@ import pytest
 from graphs import graph
 
 from keras_bn.export import ExportError
-from keras_bn.export.save import remove_unfinished, replacing, write
+from keras_bn.export.files.onnx_file import write
+from keras_bn.export.files.whole_file import remove_unfinished, replacing
 
 NAME = re.compile(r"model\.onnx\.[0-9a-f]{32}\.data")
 

@@ -3,8 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from keras_bn.export import latency
-from keras_bn.export.latency import alternate, measure_latency
+from keras_bn.export.runtime import latency
+from keras_bn.export.runtime.latency import alternate, measure_latency
 
 
 @pytest.fixture

@@ -13,15 +13,21 @@ from hostile_files import KERNEL, config, npy, rewrite, weights
 from tolerances import assert_close
 
 from keras_bn.export import ExportError
-from keras_bn.export.archives import EXPANSION, FLOOR, ArchiveError, largest_from, require_array
-from keras_bn.export.load import (
+from keras_bn.export.files.archives import (
+    EXPANSION,
+    FLOOR,
+    ArchiveError,
+    largest_from,
+    require_array,
+)
+from keras_bn.export.files.arrays_file import load_samples
+from keras_bn.export.files.keras_file import (
     load_compiled_model,
     load_keras_model,
-    load_samples,
     require_keras_file,
 )
-from keras_bn.export.model_limits import limited_variables
-from keras_bn.export.stored_weights import declared_in
+from keras_bn.export.files.model_limits import limited_variables
+from keras_bn.export.files.stored_weights import declared_in
 
 
 @pytest.fixture

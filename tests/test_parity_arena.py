@@ -1,6 +1,6 @@
 import pytest
 
-from keras_bn.export.parity import arena
+from keras_bn.export.runtime import arena
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ from parity_reports import (
 from keras_bn.export import check_parity
 from keras_bn.export.figures import error_figure
 from keras_bn.export.files.provenance import SourceFile
-from keras_bn.export.latency import Latency, Timing
 from keras_bn.export.parity import page as parity_page
 from keras_bn.export.parity.document import ParityDocument
 from keras_bn.export.parity.page import render_parity_page
+from keras_bn.export.runtime.latency import Latency, Timing
 
 
 def page(*outputs, **parts):

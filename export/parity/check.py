@@ -15,16 +15,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..files.paths import require_file
 from ..files.provenance import versions
 from ..foreign.opening import open_model
-from ..load import require_file
 from ..precision.choice import require_precision
+from ..runtime.providers import CPU, require_providers
 from ..signature import signature_of
 from .batch_size import largest_batch
 from .expected import expected_of, judge
 from .explain import explain as explain_difference
 from .options import require_options
-from .providers import CPU, require_providers
 from .report import OutputParity, ParityReport
 from .samples import draw, split
 from .surface import Surface

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..files.provenance import SourceFile
 from ..folding.report import FoldReport
-from ..latency import Latency
+from ..runtime.latency import Latency
 from .report import ParityReport
 
 __all__ = ["ParityDocument"]

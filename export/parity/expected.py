@@ -14,10 +14,10 @@ import keras
 import numpy as np
 
 from ..errors import ExportError, one_line
+from ..runtime.providers import CPU
 from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import Signature
 from .measure import errors_of, scale_of
-from .providers import CPU
 from .report import OutputParity
 from .rounding import run_rounded
 from .rule import MULTIPLE, TRUTHS, compare

@@ -21,9 +21,10 @@ from keras_bn import __version__
 from ..conversion import Converted, convert
 from ..errors import ExportError
 from ..files.metadata import CHANNELS_SECOND, channels_second
+from ..files.onnx_file import write
+from ..files.whole_file import scratch_folder
 from ..folding.report import FoldReport
 from ..runtime.session import Samples
-from ..save import scratch_folder, write
 from ..signature import Signature
 from ..tracing.trace import DEFAULT_OPSET, OPSETS
 from .alignment import aligned

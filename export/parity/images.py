@@ -28,8 +28,8 @@ import tensorflow as tf
 
 from keras_bn.reporting import counted
 
-from ..archives import ArchiveError
 from ..errors import ExportError, one_line
+from ..files.archives import ArchiveError
 from ..signature import signature_of
 from .image_files import LARGEST_FILE, decoded
 from .readers import expects_pixels, readers_of

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..figures import LogAxis, positive
-from ..latency import Latency
 from ..rendering import render
+from ..runtime.latency import Latency
 from .document import ParityDocument
 from .report import QUANTILES, LayerParity, OutputParity, ParityReport
 

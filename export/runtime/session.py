@@ -13,8 +13,8 @@ import onnxruntime
 
 from ..errors import ExportError, one_line
 from ..files.metadata import channels_second
-from ..parity.arena import give_memory_back, share_bounded_arena
-from ..parity.providers import CPU
+from .arena import give_memory_back, share_bounded_arena
+from .providers import CPU
 
 __all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position"]
 

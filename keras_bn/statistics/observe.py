@@ -24,7 +24,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bn.interception import (
-    _current_graph,
+    current_graph,
     eager_functions,
     is_in_vectorized_map,
     replaced_methods,
@@ -171,14 +171,14 @@ class ObservedModel:
             yield
 
     def _call_of(self, index: int, uses: list[Any], batch_weight: Any) -> Callable[..., Any]:
-        layer, graph = self.layers[index], _current_graph()
+        layer, graph = self.layers[index], current_graph()
 
         def call(
             inputs: Any, training: Any = None, mask: Any = None, sample_weight: Any = None
         ) -> Any:
             del training
             inference = type(layer).call
-            if _current_graph() is not graph or is_in_vectorized_map():
+            if current_graph() is not graph or is_in_vectorized_map():
                 self.hidden.add(index)
                 return inference(layer, inputs, training=False)
             mask = mask if mask is not None else getattr(inputs, "_keras_mask", None)

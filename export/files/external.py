@@ -24,7 +24,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from .graph.exact import blocks
+from ..graph.exact import blocks
 
 __all__ = ["data_files_of", "sync_folder", "write_data"]
 

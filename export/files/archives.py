@@ -15,7 +15,9 @@ from typing import IO
 
 from numpy.lib import format as npy
 
-__all__ = ["FLOOR", "ArchiveError", "largest_from", "require_array", "require_modest"]
+from ..errors import one_line
+
+__all__ = ["FLOOR", "ArchiveError", "largest_from", "require_array", "require_modest", "words_of"]
 
 FLOOR = 2**28  # bytes that any file may declare
 EXPANSION = 100  # times its size that a larger one may: Deflate gets weights to a tenth
@@ -82,3 +84,8 @@ def require_array(stream: IO[bytes], held: int) -> None:
             f"its header declares {declared:,} bytes, shape {shape} of {dtype}, "
             f"and it has {there:,}"
         )
+
+
+def words_of(error: Exception) -> str:
+    """Return what is wrong: our own words, or another library's with the type of its error."""
+    return str(error) if isinstance(error, ArchiveError) else one_line(error)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from .graph.exact import blocks
-from .graph.excerpt import model_around
+from ..graph.exact import blocks
+from ..graph.excerpt import model_around
 
 __all__ = ["Skeleton", "skeleton"]
 

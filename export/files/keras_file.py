@@ -5,51 +5,35 @@ code. Neither may declare far more than it holds (`archives.py`, `stored_weights
 `model_limits.py`). Whatever is wrong with a file becomes one `ExportError`.
 """
 
-import io
-import json
-import os
-import re
-import warnings
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .archives import ArchiveError, require_array, require_modest
-from .errors import ExportError, one_line
+from .whole_file import translated
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = [
-    "load_compiled_model",
-    "load_keras_model",
-    "load_samples",
-    "require_file",
-    "require_keras_file",
-]
+import io
+import json
+import re
+import warnings
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExportError, one_line
+from .archives import ArchiveError, require_modest, words_of
+from .paths import require_file
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["load_compiled_model", "load_keras_model", "require_keras_file", "write_keras_model"]
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
 OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
 HDF5 = b"\x89HDF"
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
-ZIP = b"PK"  # the first bytes of a zip file
-
-
-def require_file(path: Path, what: str) -> None:
-    """Raise `ExportError` unless `path` is a readable file; `what` says what it should hold."""
-    try:
-        if path.is_file() and os.access(path, os.R_OK):
-            return
-        why = "it cannot be read" if path.exists() else "no such file"
-        why = "it is a folder" if path.is_dir() else why
-    except OSError as e:  # such as a name that is too long
-        why = e.strerror or str(e)
-    raise ExportError(
-        f"{what} must be a readable file. Received: {str(path)!r}: {why}. Check the path."
-    )
 
 
 def require_keras_file(path: Path, *, unsafe: bool = False) -> None:
@@ -76,7 +60,7 @@ def require_keras_file(path: Path, *, unsafe: bool = False) -> None:
             if not isinstance(config, dict):
                 raise ArchiveError(f"its {CONFIG} is no JSON object")
     except Exception as e:  # zipfile, zlib and json raise many kinds, RecursionError included
-        raise _not_a_model(path, _words(e)) from e
+        raise _not_a_model(path, words_of(e)) from e
     code = [] if unsafe else _code_in(config)
     if code:
         raise _holds_code(path, f"code in {', '.join(map(repr, code))}, as a Lambda has it")
@@ -115,11 +99,11 @@ def load_keras_model(path: Path, *, unsafe: bool = False) -> "keras.Model":
         return _load(path, compiled=False, unsafe=unsafe)
     except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise anything
         if not unsafe and "safe_mode=False" in str(e):  # as all that Keras then refuses says
-            raise _holds_code(path, _words(e)) from e
+            raise _holds_code(path, words_of(e)) from e
         unknown = UNKNOWN.search(str(e))
         if unknown:
             raise _holds_unknown(path, *unknown.groups()) from e
-        raise _not_a_model(path, _words(e)) from e
+        raise _not_a_model(path, words_of(e)) from e
 
 
 def load_compiled_model(path: Path, *, unsafe: bool = False) -> tuple["keras.Model", str | None]:
@@ -170,51 +154,6 @@ def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
     return model
 
 
-def load_samples(path: Path) -> dict[str, np.ndarray]:
-    """Load the arrays of an `.npz` file by name; an `.npy` has one, named "".
-
-    Raises:
-        ExportError: If the file is missing or damaged, holds Python objects, or declares far more
-            than it holds.
-    """
-    require_file(path, "The samples")
-    try:
-        _require_arrays(path)
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except Exception as e:  # a damaged header can make NumPy raise anything, MemoryError included
-        raise ExportError(
-            "The samples must be an .npz or .npy file of numbers. "
-            f"Received: {str(path)!r}: {_words(e)}. "
-            "Write it with numpy.savez(path, input_name=array)."
-        ) from e
-
-
-def _require_arrays(path: Path) -> None:
-    """Raise unless the arrays in a file are as large as it declares."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(len(ZIP)) != ZIP:
-            file.seek(0)
-            require_array(file, size)
-            return
-        with zipfile.ZipFile(file) as archive:
-            require_modest(archive, size)
-            for member in archive.infolist():
-                if not member.filename.endswith(".npy"):  # such as a Keras model
-                    raise ArchiveError(f"{member.filename!r} in it is no array")
-                with archive.open(member) as stream:
-                    require_array(stream, member.file_size)
-
-
-def _words(error: Exception) -> str:
-    """Return what is wrong: our own words, or another library's with the type of its error."""
-    return str(error) if isinstance(error, ArchiveError) else one_line(error)
-
-
 def _not_a_model(path: Path, why: str) -> ExportError:
     return ExportError(
         "MODEL.keras must be a whole file written by model.save('....keras'). "
@@ -236,3 +175,21 @@ def _holds_code(path: Path, what: str) -> ExportError:
         f"MODEL.keras must hold no Python code. Received: {str(path)!r}: {what}. "
         "Pass --unsafe to run that code, if you trust whoever made the file."
     )
+
+
+def write_keras_model(model: "keras.Model", path: Path) -> int:
+    """Write a Keras model.
+
+    Args:
+        model: The model.
+        path: The file to write, ending in ".keras", such as the one that `replacing` gives.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ExportError: If the file cannot be written, such as on a full disk.
+    """
+    with translated(path):
+        model.save(path)
+        return path.stat().st_size
