@@ -15,7 +15,6 @@ import numpy as np
 
 from keras_bn import __version__
 
-from .conversion import Converted, convert
 from .errors import ExportError
 from .files.metadata import CHANNELS_SECOND
 from .files.onnx_file import add_metadata, write
@@ -23,9 +22,10 @@ from .files.whole_file import replacing
 from .parity.check import check_parity
 from .parity.report import ParityError, ParityReport
 from .parity.samples import samples_of
-from .precision.choice import Precision, require_precision
 from .report import ExportReport
-from .tracing.trace import DEFAULT_OPSET
+from .stages.conversion import Converted, convert
+from .stages.precision.report import Precision, require_precision
+from .stages.tracing.trace import DEFAULT_OPSET
 
 __all__ = ["export_onnx"]
 

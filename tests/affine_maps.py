@@ -9,9 +9,9 @@ from onnx.reference import ReferenceEvaluator
 from reference_operators import OPERATORS
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.affine import Affine
-from keras_bn.export.folding.reason import NotExactError
 from keras_bn.export.graph.exact import ExactTensor
+from keras_bn.export.stages.folding.algebra.affine import Affine
+from keras_bn.export.stages.folding.reason import NotExactError
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 4)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 import onnxruntime
 from fold_reference import captured, run_corrected, run_nodes
 
-from keras_bn.export.fold import fold
+from keras_bn.export.stages.folding.fold import fold
 
 AFFINE = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
 ROUNDED = 1e-6  # weights that are rounded once, in float64

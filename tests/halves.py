@@ -7,7 +7,7 @@ import onnxruntime
 from graphs import operators, run_float64, run_onnxruntime
 from tolerances import HALF, assert_close
 
-from keras_bn.export.precision.choice import set_precision
+from keras_bn.export.stages.precision.set_precision import set_precision
 
 FLOAT16, FLOAT32 = ir.DataType.FLOAT16, ir.DataType.FLOAT
 

@@ -4,7 +4,7 @@ import numpy as np
 from graphs import graph, run_float64, run_onnxruntime
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.stages.layout.transposes import cancel_transposes
 
 TO_NCHW, TO_NHWC = "<perm = [0, 3, 1, 2]>", "<perm = [0, 2, 3, 1]>"
 X = "float[N,3,4,5] x"  # channels-first; the operators see (N, 4, 5, 3)

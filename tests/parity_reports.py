@@ -6,8 +6,6 @@ from typing import get_args
 from markup import EVIL
 
 from keras_bn.export.files.provenance import SourceFile
-from keras_bn.export.folding.reason import Reason
-from keras_bn.export.folding.report import Fold, FoldReport, Refusal
 from keras_bn.export.parity.document import ParityDocument
 from keras_bn.export.parity.report import (
     QUANTILES,
@@ -19,6 +17,8 @@ from keras_bn.export.parity.report import (
     StageParity,
 )
 from keras_bn.export.runtime.latency import Latency, Timing
+from keras_bn.export.stages.folding.reason import Reason
+from keras_bn.export.stages.folding.report import Fold, FoldReport, Refusal
 
 # The headings of a page that has all its parts, behind the verdict.
 SECTIONS = [

@@ -6,7 +6,7 @@ import onnx_ir as ir
 from graphs import graph, operators, run_float64
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 SIZES = ({"N": 1, "H": 6, "W": 5}, {"N": 3, "H": 7, "W": 8})
 

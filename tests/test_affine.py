@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import FLOAT32, FLOAT64, assert_close
 
-from keras_bn.export import affine
-from keras_bn.export.affine import Affine
-from keras_bn.export.folding import absorbing, moving
-from keras_bn.export.folding.reason import NotExactError, Reason
+from keras_bn.export.stages.folding.algebra import absorbing, affine
+from keras_bn.export.stages.folding.algebra import rearranging as moving
+from keras_bn.export.stages.folding.algebra.affine import Affine
+from keras_bn.export.stages.folding.reason import NotExactError, Reason
 
 data = st.data()
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.folding import absorbing
-from keras_bn.export.folding.absorbing import values
-from keras_bn.export.folding.reason import Reason
 from keras_bn.export.graph.exact import ExactTensor
+from keras_bn.export.stages.folding.algebra import absorbing
+from keras_bn.export.stages.folding.algebra.absorbing import values
+from keras_bn.export.stages.folding.reason import Reason
 
 data = st.data()
 flags = st.booleans()

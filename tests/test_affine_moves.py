@@ -18,9 +18,9 @@ from affine_maps import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_bn.export import affine
-from keras_bn.export.folding import moving
-from keras_bn.export.folding.reason import NotExactError, Reason
+from keras_bn.export.stages.folding.algebra import affine
+from keras_bn.export.stages.folding.algebra import rearranging as moving
+from keras_bn.export.stages.folding.reason import NotExactError, Reason
 
 data = st.data()
 

@@ -3,7 +3,7 @@ import onnx_ir as ir
 from foreign_graphs import outputs
 from graphs import graph, operators
 
-from keras_bn.export.constants import evaluate_constants
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
 
 IF = """g (bool k, float[2] x, float[2] w) => (float[2] y) {{
     n = Neg(w)

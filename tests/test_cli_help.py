@@ -8,8 +8,8 @@ import pytest
 from typer.main import get_command
 
 from keras_bn.export.cli import app, parity_app
-from keras_bn.export.precision.choice import Precision
 from keras_bn.export.proof import PRECISIONS
+from keras_bn.export.stages.precision.report import Precision
 
 COMMANDS = get_command(app).commands
 NAMES = ["bench", "check", "demo", "export", "fold", "inspect", "recalibrate"]

@@ -3,8 +3,8 @@ import onnx_ir as ir
 from graphs import graph, operators, run_float64
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.constants import evaluate_constants
 from keras_bn.export.graph.exact import ExactTensor, exact, rearranged
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
 
 
 def test_nodes_on_weights_become_initializers(rng):

@@ -5,8 +5,8 @@ import pytest
 from foreign_graphs import foreign
 from graphs import operators
 
-from keras_bn.export.constants import evaluate_constants
 from keras_bn.export.graph.exact import exact
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
 
 NEWEST = onnx.defs.onnx_opset_version()
 

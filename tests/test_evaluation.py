@@ -4,9 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from keras_bn.export import evaluation
-from keras_bn.export.evaluation import evaluate
 from keras_bn.export.graph.exact import ExactTensor
+from keras_bn.export.stages.constants import evaluation
+from keras_bn.export.stages.constants.evaluation import evaluate
 
 F, I = np.float32, np.int64  # noqa: E741
 

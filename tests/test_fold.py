@@ -4,7 +4,7 @@ import pytest
 from graphs import graph, operators, run_float64, run_onnxruntime
 from tolerances import FLOAT32, assert_close
 
-from keras_bn.export.fold import fold
+from keras_bn.export.stages.folding.fold import fold
 
 BN = "BatchNormalization<epsilon = 0.001>"
 

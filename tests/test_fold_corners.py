@@ -8,7 +8,7 @@ from fold_checks import check_fold
 from graphs import graph, operators, run_onnxruntime
 
 from keras_bn.export import Reason
-from keras_bn.export.fold import fold
+from keras_bn.export.stages.folding.fold import fold
 
 X, Y = "float[2,4,6,6] x", "float[2,4,6,6] y"
 BN = "BatchNormalization"

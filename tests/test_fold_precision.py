@@ -5,7 +5,7 @@ import pytest
 from graphs import graph, operators, run_float64, run_onnxruntime
 
 from keras_bn.export import Reason
-from keras_bn.export.fold import fold
+from keras_bn.export.stages.folding.fold import fold
 
 YEARS = np.float32([[1990, 2010, 2003, 1985], [2021, 1999, 2000, 1970]])
 MEAN, DEVIATION = np.full(4, 2000, np.float32), np.full(4, 8, np.float32)

@@ -8,8 +8,8 @@ import pytest
 from graphs import graph
 
 from keras_bn.export import Reason
-from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.fold import fold
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.folding.fold import fold
 
 W, V = "float[4,3,3,3] w", "float[4] g, float[4] b, float[4] m, float[4] v"
 X, Y = "float[2,3,8,8] x", "float[2,4,6,6] y"

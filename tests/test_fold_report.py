@@ -4,7 +4,7 @@ import pytest
 from graphs import graph
 
 from keras_bn.export import Fold, FoldReport, Reason, Refusal
-from keras_bn.export.folding.savings import saved_by
+from keras_bn.export.stages.folding.savings import saved_by
 
 REPORT = FoldReport(
     (

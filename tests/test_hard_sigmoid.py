@@ -13,7 +13,7 @@ from test_simplify_properties import run_optimised
 from tolerances import assert_close
 
 from keras_bn.export import export_onnx
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 F32 = np.float32
 ROUNDED = 1e-7  # HardSigmoid's attributes are float32

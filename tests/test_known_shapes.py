@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from random_graphs import random_graph
 from reference_operators import run_reference
 
-from keras_bn.export.simplify.inference import known_shapes
-from keras_bn.export.simplify.sizes import Polynomial
+from keras_bn.export.stages.simplify.shapes.inference import known_shapes
+from keras_bn.export.stages.simplify.shapes.sizes import Polynomial
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -3,7 +3,7 @@ import pytest
 from graphs import graph, operators, run_float64
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.stages.layout.transposes import cancel_transposes
 
 TO_NCHW, TO_NHWC = "<perm = [0, 3, 1, 2]>", "<perm = [0, 2, 3, 1]>"
 

@@ -9,9 +9,9 @@ from graphs import operators
 from keras import layers
 from tolerances import assert_close
 
-from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.layout.transposes import cancel_transposes
-from keras_bn.export.tracing.trace import trace
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.layout.transposes import cancel_transposes
+from keras_bn.export.stages.tracing.trace import trace
 
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL")
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from layout_graphs import layout_graphs
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.stages.layout.transposes import cancel_transposes
 
 SLOW_TO_DRAW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 

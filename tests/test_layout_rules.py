@@ -5,7 +5,7 @@ import pytest
 from graphs import graph, operators, run_onnxruntime
 from layout_checks import TO_NCHW, TO_NHWC, X, compare, declared, floats, integers, transform
 
-from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.stages.layout.transposes import cancel_transposes
 
 SAME = [
     pytest.param(

@@ -12,7 +12,7 @@ from tolerances import FLOAT64, assert_close
 
 from keras_bn.export.errors import ExportError
 from keras_bn.export.graph.exact import ExactTensor, exact
-from keras_bn.export.layout.transposes import cancel_transposes
+from keras_bn.export.stages.layout.transposes import cancel_transposes
 
 NETWORK = f"""g (float[N,4,5,3] x, float[2,3,1,1] w) => (float[N,4,5,2] y, float[N,2] z) {{
     a = Transpose{TO_NCHW}(x) b = Conv(a, w) c = Transpose{TO_NHWC}(b) y = Softmax<axis = -1>(c)

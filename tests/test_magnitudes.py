@@ -6,7 +6,7 @@ from commands import in_a_process
 from graphs import graph
 
 from keras_bn.export import ExportError
-from keras_bn.export.precision.magnitudes import largest_magnitudes
+from keras_bn.export.stages.precision.magnitudes import largest_magnitudes
 
 # Sixty tensors after each other. Named like the tool, which imports no TensorFlow: that would take
 # longer, and more memory, than the rest.
@@ -14,7 +14,7 @@ CHAIN = """
 import sys
 sys.argv[0] = "keras-bn"
 import numpy as np, onnx, onnx_ir as ir
-from keras_bn.export.precision.magnitudes import largest_magnitudes
+from keras_bn.export.stages.precision.magnitudes import largest_magnitudes
 
 nodes = " ".join(f"a{i + 1} = Tanh(a{i})" for i in range(60))
 text = "g (float[N] a0) => (float[N] a60) { " + nodes + " }"

@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_bn.export.layout.minimum_cut import MinimumCut
+from keras_bn.export.stages.layout.minimum_cut import MinimumCut
 
 ARCS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), max_size=25)
 

@@ -3,7 +3,7 @@ import pytest
 from graphs import graph, operators
 from simplified import check, check_stays
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from graphs import graph, operators
 from simplified import attribute, check, check_stays
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 TWO = np.array([2])
 CHANNELS_FIRST, CHANNELS_LAST = "<perm = [0, 3, 1, 2]>", "<perm = [0, 2, 3, 1]>"

@@ -3,7 +3,7 @@ import pytest
 from graphs import graph, operators
 from simplified import assert_same, attribute, check, check_stays
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 EVEN = np.array([0, 0, 1, 1, 0, 0, 1, 1])
 W3 = np.random.default_rng(2).normal(size=(4, 3, 3, 3)).astype("f")

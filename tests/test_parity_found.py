@@ -11,10 +11,11 @@ from onnx import helper, numpy_helper
 from parity_faults import wrong_fold
 
 from keras_bn import BatchNormalization
-from keras_bn.export import ExportError, check_parity, conversion, export_onnx
+from keras_bn.export import ExportError, check_parity, export_onnx
 from keras_bn.export.parity import batch_size
 from keras_bn.export.parity.samples import LARGEST_BATCH
 from keras_bn.export.signature import signature_of
+from keras_bn.export.stages import conversion
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ from graphs import operators
 from tolerances import assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.export import ExportError, ParityError, conversion, export_onnx, pipeline
-from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.fold import fold
-from keras_bn.export.layout.transposes import cancel_transposes
-from keras_bn.export.tracing.trace import trace
+from keras_bn.export import ExportError, ParityError, export_onnx, pipeline
+from keras_bn.export.stages import conversion
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.folding.fold import fold
+from keras_bn.export.stages.layout.transposes import cancel_transposes
+from keras_bn.export.stages.tracing.trace import trace
 from keras_bn.models import digits_cnn
 
 

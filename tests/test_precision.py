@@ -10,8 +10,8 @@ from tolerances import HALF, assert_close
 
 from keras_bn.export import ExportError
 from keras_bn.export.graph.exact import ExactTensor
-from keras_bn.export.precision.choice import set_precision
-from keras_bn.export.precision.report import Float32Reason, PrecisionReport
+from keras_bn.export.stages.precision.report import Float32Reason, PrecisionReport
+from keras_bn.export.stages.precision.set_precision import set_precision
 
 
 def test_keep_returns_the_graph_itself():

@@ -8,10 +8,10 @@ import pytest
 from graphs import run_onnxruntime
 from tolerances import HALF, assert_close
 
-from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.fold import fold
-from keras_bn.export.precision.choice import set_precision
-from keras_bn.export.tracing.trace import trace
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.folding.fold import fold
+from keras_bn.export.stages.precision.set_precision import set_precision
+from keras_bn.export.stages.tracing.trace import trace
 from keras_bn.models import (
     densenet_block,
     digits_cnn,

@@ -9,8 +9,8 @@ import pytest
 from graphs import graph, run_onnxruntime
 from tolerances import HALF, assert_close
 
-from keras_bn.export.precision.choice import set_precision
-from keras_bn.export.precision.float16_operators import KNOWN
+from keras_bn.export.stages.precision.float16_operators import KNOWN
+from keras_bn.export.stages.precision.set_precision import set_precision
 
 GENERATOR = np.random.default_rng(0)
 

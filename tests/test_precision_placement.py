@@ -4,8 +4,8 @@ from graphs import graph, run_onnxruntime
 from halves import FLOAT16, FLOAT32, assert_agrees, draw, precisions, reasons, to_float16
 
 from keras_bn.export import ExportError
-from keras_bn.export.precision.choice import set_precision
-from keras_bn.export.precision.report import Float32Reason
+from keras_bn.export.stages.precision.report import Float32Reason
+from keras_bn.export.stages.precision.set_precision import set_precision
 
 
 def test_value_that_overflows_stays_with_what_reads_it():

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keras_bn.export import ExportError
-from keras_bn.export.precision.choice import set_precision
+from keras_bn.export.stages.precision.set_precision import set_precision
 
 # Every tensor of the graphs below has the shape (3, 4), but for kernels, vectors and maxima.
 BATCH, CHANNELS = 3, 4

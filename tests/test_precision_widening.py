@@ -7,9 +7,9 @@ from graphs import graph, operators, run_float64, run_onnxruntime
 from tolerances import HALF, assert_close
 
 from keras_bn import BatchNormalization
-from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.precision.choice import set_precision
-from keras_bn.export.tracing.trace import trace
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.precision.set_precision import set_precision
+from keras_bn.export.stages.tracing.trace import trace
 
 # In ONNX text a float16 tensor is written by its bits: 16384 is 2.0 and 16896 is 3.0.
 FLOAT16, BFLOAT16, FLOAT32 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT

@@ -3,7 +3,7 @@ import pytest
 from graphs import graph, operators, run_onnxruntime
 from simplified import check, constant_input
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 
 def test_reshapes_in_a_row_are_one():

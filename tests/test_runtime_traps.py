@@ -8,7 +8,7 @@ from reference_operators import run_reference
 from test_simplify_properties import run_optimised
 from tolerances import assert_close
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 PADS = np.array([0, 0, 1, 1, 0, 0, 1, 1])
 OPSETS = pytest.mark.parametrize("opset", range(13, 19))

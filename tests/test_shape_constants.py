@@ -3,7 +3,7 @@ import pytest
 from graphs import graph, operators
 from simplified import attribute, check, check_stays, constant_input
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 BATCH = """sizes = Shape(x) cast = Cast<to = 6>(sizes) first = Slice(cast, zero, one, zero)
            scalar = Squeeze(first, zero) batch = Unsqueeze(scalar, zero)"""

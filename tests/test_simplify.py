@@ -3,7 +3,7 @@ import onnx_ir as ir
 from graphs import graph, operators
 from simplified import check
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 
 def test_known_shapes_are_written_down():

@@ -10,10 +10,10 @@ from keras import layers
 from test_simplify_properties import run_optimised
 from tolerances import assert_close
 
-from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.layout.transposes import cancel_transposes
-from keras_bn.export.simplify.stages import simplify
-from keras_bn.export.tracing.trace import trace
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.layout.transposes import cancel_transposes
+from keras_bn.export.stages.simplify.simplify import simplify
+from keras_bn.export.stages.tracing.trace import trace
 
 COMPUTING_SHAPES = {"Cast", "Gather", "ReduceProd", "Shape", "Tile"}
 

@@ -9,7 +9,7 @@ from random_graphs import random_graph
 from reference_operators import run_reference
 from tolerances import FLOAT64, assert_close
 
-from keras_bn.export.simplify.stages import simplify
+from keras_bn.export.stages.simplify.simplify import simplify
 
 SEEDS = st.integers(0, 2**32 - 1)
 OPSETS = st.integers(13, 18)

@@ -2,7 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_bn.export.simplify.sizes import exact_quotient, is_nonnegative, product, unknown
+from keras_bn.export.stages.simplify.shapes.sizes import (
+    exact_quotient,
+    is_nonnegative,
+    product,
+    unknown,
+)
 
 UNKNOWNS = [unknown() for _ in range(3)]
 INTEGERS = st.integers(-4, 4)

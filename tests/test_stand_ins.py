@@ -8,9 +8,9 @@ from graphs import operators
 from networks import bits
 
 from keras_bn import BatchNormalization
-from keras_bn.export.constants import evaluate_constants
-from keras_bn.export.tracing.stand_ins import stand_ins
-from keras_bn.export.tracing.trace import trace
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.tracing.stand_ins import stand_ins
+from keras_bn.export.stages.tracing.trace import trace
 
 layers = keras.layers
 

@@ -11,9 +11,9 @@ from tolerances import assert_close
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError
-from keras_bn.export.constants import evaluate_constants
 from keras_bn.export.graph.layer_names import name_after_layers
-from keras_bn.export.tracing.trace import DEFAULT_OPSET, OPSETS, trace
+from keras_bn.export.stages.constants.evaluate import evaluate_constants
+from keras_bn.export.stages.tracing.trace import DEFAULT_OPSET, OPSETS, trace
 
 
 def test_weights_are_initializers_named_by_keras_path(small_model):

@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from ..errors import ExportError
 from ..files.wire import skeleton
-from ..fold import fold
-from ..folding.report import FoldReport
+from ..stages.folding.fold import fold
+from ..stages.folding.report import FoldReport
 from .opening import Opened, open_model
 from .soundness import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole

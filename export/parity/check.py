@@ -18,9 +18,9 @@ import numpy as np
 from ..files.paths import require_file
 from ..files.provenance import versions
 from ..foreign.opening import open_model
-from ..precision.choice import require_precision
 from ..runtime.providers import CPU, require_providers
 from ..signature import signature_of
+from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
 from .expected import expected_of, judge
 from .explain import explain as explain_difference

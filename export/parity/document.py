@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 
 from ..files.provenance import SourceFile
-from ..folding.report import FoldReport
 from ..runtime.latency import Latency
+from ..stages.folding.report import FoldReport
 from .report import ParityReport
 
 __all__ = ["ParityDocument"]

@@ -18,15 +18,15 @@ import onnx_ir as ir
 
 from keras_bn import __version__
 
-from ..conversion import Converted, convert
 from ..errors import ExportError
 from ..files.metadata import CHANNELS_SECOND, channels_second
 from ..files.onnx_file import write
 from ..files.whole_file import scratch_folder
-from ..folding.report import FoldReport
 from ..runtime.session import Samples
 from ..signature import Signature
-from ..tracing.trace import DEFAULT_OPSET, OPSETS
+from ..stages.conversion import Converted, convert
+from ..stages.folding.report import FoldReport
+from ..stages.tracing.trace import DEFAULT_OPSET, OPSETS
 from .alignment import aligned
 from .expected import Case, Expected, judge
 from .fault import AT_FAULT, fault_of

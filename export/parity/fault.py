@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..folding.report import FoldReport
+from ..stages.folding.report import FoldReport
 from .localise import Layers
 from .report import Fault, Stage
 
