@@ -21,7 +21,7 @@ from .files.onnx_file import add_metadata, write
 from .files.whole_file import replacing
 from .parity.check import check_parity
 from .parity.report import ParityError, ParityReport
-from .parity.samples import samples_of
+from .parity.samples.samples import samples_of
 from .report import ExportReport
 from .stages.conversion import Converted, convert
 from .stages.precision.report import Precision, require_precision

@@ -99,7 +99,7 @@ def samples_from(path: Path | None, preprocess: str | None) -> Given:
     if path is not None and os.path.isdir(path):
 
         def images(model: "keras.Model") -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-            from .parity.images import load_images
+            from .parity.samples.images import load_images
 
             arrays, note = load_images(path, model, preprocess=preprocess)
             return arrays, (note,)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bn.export.parity.intermediates import Recorder
+from keras_bn.export.parity.reference.intermediates import Recorder
 
 
 class Everything:

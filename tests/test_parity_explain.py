@@ -12,7 +12,8 @@ from parity_faults import in_training, wrong_fold
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ParityError, check_parity, export_onnx
-from keras_bn.export.parity import expected, explain, localise
+from keras_bn.export.parity import expected
+from keras_bn.export.parity.explaining import explain, localise
 from keras_bn.export.runtime.session import LEVELS, OnnxRuntime
 from keras_bn.export.stages import conversion
 from keras_bn.export.stages.folding.rules import linear

@@ -8,8 +8,8 @@ from networks import bits
 from oracles import normalise
 
 import keras_bn
-from keras_bn.export.parity.runners import in_keras
-from keras_bn.export.parity.truth import Float64Weights, computing_in_float64
+from keras_bn.export.parity.reference.keras_runs import in_keras
+from keras_bn.export.parity.reference.truth import Float64Weights, computing_in_float64
 from keras_bn.export.signature import signature_of
 
 

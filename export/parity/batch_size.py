@@ -8,9 +8,9 @@ import keras
 
 from ..runtime.session import Samples
 from ..signature import Signature
-from .intermediates import Recorder
-from .runners import in_keras
-from .samples import LARGEST_BATCH, cannot_run
+from .reference.intermediates import Recorder
+from .reference.keras_runs import in_keras
+from .samples.samples import LARGEST_BATCH, cannot_run
 
 __all__ = ["largest_batch"]
 

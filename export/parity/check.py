@@ -23,10 +23,10 @@ from ..signature import signature_of
 from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
 from .expected import expected_of, judge
-from .explain import explain as explain_difference
+from .explaining.explain import explain as explain_difference
 from .options import require_options
 from .report import OutputParity, ParityReport
-from .samples import draw, split
+from .samples.samples import draw, split
 from .surface import Surface
 
 __all__ = ["check_parity"]

@@ -18,22 +18,22 @@ import onnx_ir as ir
 
 from keras_bn import __version__
 
-from ..errors import ExportError
-from ..files.metadata import CHANNELS_SECOND, channels_second
-from ..files.onnx_file import write
-from ..files.whole_file import scratch_folder
-from ..runtime.session import Samples
-from ..signature import Signature
-from ..stages.conversion import Converted, convert
-from ..stages.folding.report import FoldReport
-from ..stages.tracing.trace import DEFAULT_OPSET, OPSETS
+from ...errors import ExportError
+from ...files.metadata import CHANNELS_SECOND, channels_second
+from ...files.onnx_file import write
+from ...files.whole_file import scratch_folder
+from ...runtime.session import Samples
+from ...signature import Signature
+from ...stages.conversion import Converted, convert
+from ...stages.folding.report import FoldReport
+from ...stages.tracing.trace import DEFAULT_OPSET, OPSETS
+from ..expected import Case, Expected, judge
+from ..report import Fault, LayerParity, OutputParity, Stage, StageParity
+from ..rule import FLOAT64
+from ..samples.samples import samples_of
 from .alignment import aligned
-from .expected import Case, Expected, judge
 from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
-from .report import Fault, LayerParity, OutputParity, Stage, StageParity
-from .rule import FLOAT64
-from .samples import samples_of
 from .stored import fault_of_content
 
 __all__ = ["Explanation", "explain"]

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import onnx
 
-from ..graph.layer_names import LayerPaths
-from ..runtime.session import LEVELS, OnnxRuntime, Run
+from ...graph.layer_names import LayerPaths
+from ...runtime.session import LEVELS, OnnxRuntime, Run
 
 __all__ = ["Tap", "Taps"]
 

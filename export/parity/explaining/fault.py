@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..stages.folding.report import FoldReport
+from ...stages.folding.report import FoldReport
+from ..report import Fault, Stage
 from .localise import Layers
-from .report import Fault, Stage
 
 __all__ = ["AT_FAULT", "fault_of"]
 

@@ -22,9 +22,9 @@ import tensorflow as tf
 
 from keras_bn.interception import call_of, replaced_methods
 
-from ..runtime.session import Samples
-from ..signature import Signature
-from .runners import in_keras, run_batches
+from ...runtime.session import Samples
+from ...signature import Signature
+from .keras_runs import in_keras, run_batches
 from .truth import Float64Weights
 
 __all__ = ["run_rounded"]

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..errors import ExportError
+from ...errors import ExportError
 from .readers import expects_pixels, readers_of
 
 __all__ = ["Distribution", "distributions_of"]

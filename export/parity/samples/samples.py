@@ -18,11 +18,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..errors import ExportError, one_line
-from ..runtime.session import Samples
-from ..signature import Signature, signature_of
+from ...errors import ExportError, one_line
+from ...runtime.session import Samples
+from ...signature import Signature, signature_of
+from ..reference.keras_runs import in_keras
 from .distributions import Distribution, distributions_of
-from .runners import in_keras
 
 __all__ = ["LARGEST_BATCH", "Batch", "cannot_run", "draw", "samples_of", "split"]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 
-from .intermediates import Intermediate
-from .measure import errors_of, scale_of
-from .report import LayerParity
-from .rule import bad_channel, tolerances
+from ..measure import errors_of, scale_of
+from ..reference.intermediates import Intermediate
+from ..report import LayerParity
+from ..rule import bad_channel, tolerances
 from .taps import Taps
 
 __all__ = ["Match", "Record", "best_match", "candidates", "compared", "folded_before"]

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_bn.interception import eager_functions
 
-from ..runtime.session import Run, Samples
-from ..signature import Signature, output_names
+from ...runtime.session import Run, Samples
+from ...signature import Signature, output_names
 from .truth import Float64Weights, computing_in_float64
 
 __all__ = ["in_keras", "run_batches"]

@@ -28,9 +28,9 @@ import tensorflow as tf
 
 from keras_bn.reporting import counted
 
-from ..errors import ExportError, one_line
-from ..files.archives import ArchiveError
-from ..signature import signature_of
+from ...errors import ExportError, one_line
+from ...files.archives import ArchiveError
+from ...signature import signature_of
 from .image_files import LARGEST_FILE, decoded
 from .readers import expects_pixels, readers_of
 

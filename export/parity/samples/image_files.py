@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..files.archives import ArchiveError
+from ...files.archives import ArchiveError
 
 __all__ = ["LARGEST_FILE", "decoded"]
 

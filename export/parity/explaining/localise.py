@@ -27,17 +27,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ..runtime.session import Samples, by_position
-from ..signature import Signature
-from .intermediates import Intermediate, Recorder
+from ...runtime.session import Samples, by_position
+from ...signature import Signature
+from ..measure import errors_of, scale_of
+from ..reference.intermediates import Intermediate, Recorder
+from ..reference.keras_runs import in_keras
+from ..reference.truth import Float64Weights
+from ..report import LayerParity
+from ..samples.samples import cannot_run
 from .matching import Match, Record, best_match, candidates, compared, folded_before
-from .measure import errors_of, scale_of
-from .report import LayerParity
-from .runners import in_keras
-from .samples import cannot_run
 from .search import first_wrong, known_before
 from .taps import Taps
-from .truth import Float64Weights
 
 __all__ = ["Layers", "compare_layers"]
 

@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..graph.layer_names import LayerPaths
-from .measure import errors_of, scale_of
-from .report import Fault
-from .rule import FLOOR
+from ...graph.layer_names import LayerPaths
+from ..measure import errors_of, scale_of
+from ..report import Fault
+from ..rule import FLOOR
 
 __all__ = ["fault_of_content"]
 

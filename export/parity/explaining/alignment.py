@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ..files.onnx_file import write
+from ...files.onnx_file import write
 
 __all__ = ["aligned"]
 
