@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None, *, only_check: bool = False) ->
         only_check: Whether the program is `python -m keras_bn.export.parity`.
     """
     try:
-        from keras_bn.export.cli import run
+        from keras_bn.export.commands.cli import run
     except KeyboardInterrupt:  # once it is imported, it sees to this itself
         sys.exit(130)
     except ModuleNotFoundError as e:

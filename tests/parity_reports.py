@@ -5,8 +5,8 @@ from typing import get_args
 
 from markup import EVIL
 
+from keras_bn.export.commands.pages.document import ParityDocument
 from keras_bn.export.files.provenance import SourceFile
-from keras_bn.export.parity.document import ParityDocument
 from keras_bn.export.parity.report import (
     QUANTILES,
     Errors,

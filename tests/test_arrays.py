@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_bn.export import ExportError
-from keras_bn.export.arrays import batch_size_for, select_arrays
+from keras_bn.export.commands.statistics.arrays import batch_size_for, select_arrays
 
 X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.int64)
 

@@ -9,7 +9,8 @@ import pytest
 from commands import assert_one_line
 from foreign_graphs import TORCH, foreign
 
-from keras_bn.export import bench, export_onnx
+from keras_bn.export import export_onnx
+from keras_bn.export.commands import timing as bench
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from browser import assert_fits, look
 from parity_reports import FOLD, LATENCY, SECTIONS, document, faulty, hostile, layers, stages
 
-from keras_bn.export.parity.page import render_parity_page
+from keras_bn.export.commands.pages.parity_page import render_parity_page
 
 
 def test_faulty_page_is_read_on_a_telephone(tmp_path):

@@ -20,7 +20,7 @@ import pytest
 from commands import TOOL, assert_one_line, tool
 from onnx_edits import change_weight
 
-from keras_bn.export import cli
+from keras_bn.export.commands import cli
 from keras_bn.export.files import onnx_file as saving
 
 

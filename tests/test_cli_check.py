@@ -135,7 +135,7 @@ def documents(monkeypatch):
 
     module = types.ModuleType("page")
     module.render_parity_page = render_parity_page
-    monkeypatch.setitem(sys.modules, "keras_bn.export.parity.page", module)
+    monkeypatch.setitem(sys.modules, "keras_bn.export.commands.pages.parity_page", module)
     return made
 
 

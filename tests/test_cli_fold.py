@@ -15,7 +15,7 @@ from tolerances import assert_close
 from typer.testing import CliRunner
 
 from keras_bn.export import ExportError
-from keras_bn.export.cli import app
+from keras_bn.export.commands.cli import app
 from keras_bn.export.files import onnx_file as saving
 
 

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 from typer.main import get_command
 
-from keras_bn.export.cli import app, parity_app
-from keras_bn.export.proof import PRECISIONS
+from keras_bn.export.commands.cli import app, parity_app
+from keras_bn.export.commands.options import PRECISIONS
 from keras_bn.export.stages.precision.report import Precision
 
 COMMANDS = get_command(app).commands

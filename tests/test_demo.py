@@ -49,7 +49,7 @@ def test_demo_files_can_be_checked_again(run, demo):
 
 
 def test_demo_in_json_and_in_silence(run, tmp_path, monkeypatch):
-    from keras_bn.export import demo as showing
+    from keras_bn.export.commands import digits as showing
 
     monkeypatch.setattr(showing, "EPOCHS", 1)  # too few: it falls short, and says so
     monkeypatch.setattr(showing, "ACCURACY_TO_REACH", 1.0)

@@ -8,9 +8,9 @@ from browser import assert_fits, look
 from markup import EVIL, Page, assert_self_contained
 
 from keras_bn import Cause
+from keras_bn.export.commands.pages.inspection_page import render_page
+from keras_bn.export.commands.statistics.inspection import Inspection
 from keras_bn.export.files.provenance import SourceFile
-from keras_bn.export.inspection import Inspection
-from keras_bn.export.page import render_page
 from keras_bn.statistics.diagnosis import Diagnosis
 from keras_bn.statistics.gap import GapReport, OutputGap
 from keras_bn.statistics.layer_gap import LayerGap
@@ -110,7 +110,7 @@ def test_every_cause_has_its_meaning():
     text = page(gap_report({"bn": 2.0}, diagnoses=causes), []).text
     assert f"{len(Cause)} causes for concern" in text
     assert all(cause in text for cause in Cause)
-    from keras_bn.export.page import MEANING
+    from keras_bn.export.commands.pages.inspection_page import MEANING
 
     assert set(MEANING) == set(Cause)
 

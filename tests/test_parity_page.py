@@ -24,11 +24,11 @@ from parity_reports import (
 )
 
 from keras_bn.export import check_parity
-from keras_bn.export.figures import error_figure
+from keras_bn.export.commands.pages import parity_page
+from keras_bn.export.commands.pages.document import ParityDocument
+from keras_bn.export.commands.pages.figures import error_figure
+from keras_bn.export.commands.pages.parity_page import render_parity_page
 from keras_bn.export.files.provenance import SourceFile
-from keras_bn.export.parity import page as parity_page
-from keras_bn.export.parity.document import ParityDocument
-from keras_bn.export.parity.page import render_parity_page
 from keras_bn.export.runtime.latency import Latency, Timing
 
 

@@ -6,6 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
+from keras_bn.export.commands.print_parity import print_parity
 from keras_bn.export.parity.report import (
     Errors,
     Fault,
@@ -14,7 +15,6 @@ from keras_bn.export.parity.report import (
     ParityReport,
     StageParity,
 )
-from keras_bn.export.parity.terminal import print_parity
 
 
 def errors(largest, rms=1e-8):

@@ -6,10 +6,10 @@ It is what a page of the check holds; nothing here computes.
 import dataclasses
 from pathlib import Path
 
-from ..files.provenance import SourceFile
-from ..runtime.latency import Latency
-from ..stages.folding.report import FoldReport
-from .report import ParityReport
+from ...files.provenance import SourceFile
+from ...parity.report import ParityReport
+from ...runtime.latency import Latency
+from ...stages.folding.report import FoldReport
 
 __all__ = ["ParityDocument"]
 

@@ -6,39 +6,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import (
-    DIFFERS,
+from ..errors import ExportError
+from ..files.keras_file import require_keras_file
+from ..files.paths import require_another_file
+from ..parity.report import ParityError
+from .console import DIFFERS, answer, command_of, progress
+from .model_and_samples import load_with_samples, named_samples, samples_from
+from .options import (
     DebugOption,
     JsonOption,
     ModelArgument,
-    QuietOption,
-    UnsafeOption,
-    answer,
-    command_of,
-    examples,
-    progress,
-)
-from .errors import ExportError
-from .files.keras_file import require_keras_file
-from .files.paths import require_another_file
-from .parity.report import ParityError
-from .proof import (
     PageOption,
     PrecisionOption,
     PreprocessOption,
+    QuietOption,
     SamplesOption,
-    load_with_samples,
-    named_samples,
-    replacing_page,
-    samples_from,
-    write_parity_page,
+    UnsafeOption,
+    examples,
 )
+from .pages.writing import replacing_page, write_parity_page
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .parity.report import ParityReport
-    from .report import ExportReport
+    from ..parity.report import ParityReport
+    from ..report import ExportReport
 
 __all__ = ["EXAMPLES", "export"]
 
@@ -112,7 +104,7 @@ def export(
         ) as page,
     ):
         loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
-        from .pipeline import export_onnx
+        from ..pipeline import export_onnx
 
         step(f"exporting {model}")
         try:
@@ -158,7 +150,7 @@ def export(
 
 def _answer_differs(parity: "ParityReport", out: Path, **how: Any) -> None:
     from .console import print_text
-    from .parity.terminal import print_parity
+    from .print_parity import print_parity
 
     def show(console: "Console") -> None:
         print_parity(parity, console)
@@ -178,7 +170,7 @@ def _answer_differs(parity: "ParityReport", out: Path, **how: Any) -> None:
 
 def _print(report: "ExportReport", console: "Console") -> None:
     from .console import print_text
-    from .parity.terminal import print_parity
+    from .print_parity import print_parity
 
     if report.parity is None:
         print_text(str(report), console)

@@ -6,37 +6,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
-    DIFFERS,
+from ..errors import ExportError
+from ..files.keras_file import require_keras_file
+from ..files.paths import require_file
+from .console import DIFFERS, answer, command_of, progress
+from .model_and_samples import load_with_samples, named_samples, samples_from
+from .options import (
     DebugOption,
     JsonOption,
     ModelArgument,
-    QuietOption,
-    UnsafeOption,
-    answer,
-    command_of,
-    examples,
-    progress,
-)
-from .errors import ExportError
-from .files.keras_file import require_keras_file
-from .files.paths import require_file
-from .proof import (
     PageOption,
     PrecisionOption,
     PreprocessOption,
+    QuietOption,
     SamplesOption,
-    load_with_samples,
-    named_samples,
-    replacing_page,
-    samples_from,
-    write_parity_page,
+    UnsafeOption,
+    examples,
+    installed_providers,
 )
+from .pages.writing import replacing_page, write_parity_page
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["EXAMPLES", "check", "installed_providers"]
+__all__ = ["EXAMPLES", "check"]
 
 EXAMPLES = examples(
     "keras-bn check model.keras model.onnx",
@@ -46,13 +39,6 @@ EXAMPLES = examples(
     "keras-bn check model.keras model.onnx --html proof.html",
     "keras-bn check model.keras model.onnx --json > report.json",
 )
-
-
-def installed_providers() -> list[str]:
-    """Return the execution providers of ONNX Runtime here, for the shell to complete."""
-    from .runtime import providers
-
-    return providers.installed_providers()
 
 
 def check(
@@ -109,7 +95,7 @@ def check(
                 f"{option} must be left out where samples are given: nothing is drawn then. "
                 f"Received: {option} and --input {samples}."
             )
-    from .runtime.providers import CPU, require_providers
+    from ..runtime.providers import CPU, require_providers
 
     providers = providers or [CPU]
     require_providers(providers)
@@ -121,7 +107,7 @@ def check(
         ) as page,
     ):
         loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
-        from .parity.check import check_parity
+        from ..parity.check import check_parity
 
         step(f"comparing {onnx} with {model}")
         report = check_parity(
@@ -139,7 +125,7 @@ def check(
             step("measuring latencies for the page")
             command = command_of(context)
             write_parity_page(page, report, loaded, source=model, file=onnx, command=command)
-    from .parity.terminal import print_parity
+    from .print_parity import print_parity
 
     answer(
         report.to_dict,
@@ -175,7 +161,7 @@ def _named(
     """Give a range without a name that of the only input."""
     if "" not in limits:
         return limits or None
-    from .signature import signature_of
+    from ..signature import signature_of
 
     names = [spec.name for spec in signature_of(model).specs]
     if len(names) != 1 or len(limits) != 1:

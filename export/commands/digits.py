@@ -13,10 +13,10 @@ import onnxruntime
 
 from keras_bn.models import digits_cnn
 
-from .errors import ExportError
-from .files.whole_file import replacing
-from .pipeline import export_onnx
-from .report import ExportReport
+from ..errors import ExportError
+from ..files.whole_file import replacing
+from ..pipeline import export_onnx
+from ..report import ExportReport
 
 if TYPE_CHECKING:
     from rich.console import Console

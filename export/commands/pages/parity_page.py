@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..figures import LogAxis, positive
-from ..rendering import render
-from ..runtime.latency import Latency
+from ...parity.report import QUANTILES, LayerParity, OutputParity, ParityReport
+from ...runtime.latency import Latency
 from .document import ParityDocument
-from .report import QUANTILES, LayerParity, OutputParity, ParityReport
+from .figures import LogAxis, positive
+from .rendering import render
 
 __all__ = ["render_parity_page"]
 

@@ -5,20 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from .check_cli import installed_providers
-from .console import (
+from ..errors import ExportError
+from ..files.keras_file import load_keras_model, require_keras_file
+from ..files.paths import require_file
+from .console import answer, progress, quiet_tensorflow
+from .options import (
     DebugOption,
     JsonOption,
     QuietOption,
     UnsafeOption,
-    answer,
     examples,
-    progress,
-    quiet_tensorflow,
+    installed_providers,
 )
-from .errors import ExportError
-from .files.keras_file import load_keras_model, require_keras_file
-from .files.paths import require_file
 
 __all__ = ["EXAMPLES", "bench"]
 
@@ -70,7 +68,7 @@ def bench(
     with progress(shown=not (as_json or quiet)) as step:
         step("starting TensorFlow")
         with quiet_tensorflow():
-            from .bench import bench_keras, bench_onnx, limit_keras, print_bench
+            from .timing import bench_keras, bench_onnx, limit_keras, print_bench
         step(f"timing {model}")
         options: dict[str, Any] = {
             "batch_size": batch_size,

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from ...errors import LONGEST_DETAIL, ExportError
+from ...signature import input_specs
 from .arrays import ModelData
-from .errors import LONGEST_DETAIL, ExportError
-from .signature import input_specs
 
 __all__ = ["refusing_data", "run_once", "why_no_loss"]
 

@@ -12,30 +12,38 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import bench_cli, check_cli, export_cli, fold_cli, statistics_cli
+from ..errors import ExportError, one_line
+from ..parity.report import ParityError
+from . import (
+    bench as bench_cli,
+)
+from . import (
+    check as check_cli,
+)
+from . import (
+    export as export_cli,
+)
+from . import (
+    fold as fold_cli,
+)
+from . import (
+    inspect as statistics_cli,
+)
 from .console import (
     BAD_INPUT,
     DIFFERS,
     INTERNAL,
     INTERRUPTED,
     TERMINATED,
-    DebugOption,
-    JsonOption,
-    QuietOption,
-    answer,
     complain,
-    examples,
-    progress,
-    quiet_tensorflow,
     show_cursor,
 )
-from .errors import ExportError, one_line
-from .parity.report import ParityError
+from .demo import demo
+from .options import examples
 
 __all__ = ["run"]
 
@@ -124,26 +132,6 @@ def _options(
     ] = False,
 ) -> None:
     """Take the options that stand before the command."""
-
-
-def demo(
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the files go; created if missing.")
-    ] = Path("keras-bn-demo"),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Train on real handwritten digits, export with every batch norm folded, and prove it."""
-    del debug
-    with progress(shown=not (as_json or quiet)) as step:
-        step("starting TensorFlow")
-        with quiet_tensorflow():
-            from .demo import print_demo, run_demo
-        found = run_demo(out, step)
-    answer(found.to_dict, lambda console: print_demo(found, console), as_json=as_json, quiet=quiet)
-    if not found.passed:
-        raise typer.Exit(DIFFERS)
 
 
 app.command(epilog=examples("keras-bn demo", "keras-bn demo --out /tmp/demo"))(demo)

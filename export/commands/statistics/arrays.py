@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from .errors import ExportError
-from .signature import input_specs, output_names
+from ...errors import ExportError
+from ...signature import input_specs, output_names
 
 __all__ = ["ModelData", "batch_size_for", "select_arrays"]
 

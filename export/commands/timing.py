@@ -21,20 +21,20 @@ import tensorflow as tf
 
 from keras_bn.reporting import counted
 
-from .errors import ExportError, one_line
-from .files.onnx_file import write
-from .files.provenance import versions
-from .files.whole_file import scratch_folder
-from .foreign.fold_any import fold_opened
-from .foreign.opening import open_model
-from .foreign.weight_files import read_small
-from .parity.samples.samples import SIZES, draw
-from .runtime.latency import Latency, measure_latency
-from .runtime.providers import CPU, require_providers
-from .runtime.session import LEVELS, OnnxRuntime, Samples
-from .signature import output_names, signature_of
-from .stages.conversion import convert
-from .stages.folding.report import FoldReport
+from ..errors import ExportError, one_line
+from ..files.onnx_file import write
+from ..files.provenance import versions
+from ..files.whole_file import scratch_folder
+from ..foreign.fold_any import fold_opened
+from ..foreign.opening import open_model
+from ..foreign.weight_files import read_small
+from ..parity.samples.samples import SIZES, draw
+from ..runtime.latency import Latency, measure_latency
+from ..runtime.providers import CPU, require_providers
+from ..runtime.session import LEVELS, OnnxRuntime, Samples
+from ..signature import output_names, signature_of
+from ..stages.conversion import convert
+from ..stages.folding.report import FoldReport
 
 if TYPE_CHECKING:
     from rich.console import Console

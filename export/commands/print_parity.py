@@ -12,8 +12,8 @@ from rich.text import Text
 
 from keras_bn.reporting import counted
 
-from ..console import one_line_of
-from .report import LayerParity, OutputParity, ParityReport
+from ..parity.report import LayerParity, OutputParity, ParityReport
+from .console import one_line_of
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,10 +13,10 @@ from keras_bn.statistics.population import (
     estimate_population_statistics,
 )
 
+from ...errors import ExportError
+from ...files.keras_file import load_compiled_model, write_keras_model
+from ...files.provenance import SourceFile, versions
 from .arrays import batch_size_for, select_arrays
-from .errors import ExportError
-from .files.keras_file import load_compiled_model, write_keras_model
-from .files.provenance import SourceFile, versions
 from .trial import refusing_data, run_once
 
 __all__ = ["Recalibration", "recalibrate_file"]

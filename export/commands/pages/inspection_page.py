@@ -12,8 +12,8 @@ import numpy as np
 
 from keras_bn.statistics.diagnosis import NOTABLE_GAP, NOTABLE_NOISE, Cause
 
+from ..statistics.inspection import Inspection
 from .figures import LogAxis, positive
-from .inspection import Inspection
 from .rendering import render
 
 __all__ = ["render_page"]

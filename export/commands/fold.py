@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import DebugOption, JsonOption, QuietOption, answer, examples, print_text, progress
-from .errors import ExportError
-from .files.paths import require_another_file, require_file
+from ..errors import ExportError
+from ..files.paths import require_another_file, require_file
+from .console import answer, print_text, progress
+from .options import DebugOption, JsonOption, QuietOption, examples
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from .foreign.opening import Opened
+    from ..foreign.opening import Opened
 
 __all__ = ["EXAMPLES", "fold"]
 
@@ -49,10 +50,10 @@ def fold(
         raise ExportError("OUT.onnx must be given. Received: none. Or pass --dry-run.")
     if out is not None:
         require_another_file(out, "OUT.onnx", (model, "IN.onnx"))
-    from .files.whole_file import replacing
-    from .foreign.fold_any import fold_opened
-    from .foreign.opening import open_model
-    from .foreign.weight_files import external_tensors
+    from ..files.whole_file import replacing
+    from ..foreign.fold_any import fold_opened
+    from ..foreign.opening import open_model
+    from ..foreign.weight_files import external_tensors
 
     writing = None if dry_run else out
     with (
@@ -82,8 +83,8 @@ def fold(
 
 def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:
     """Write the folded model, or a copy of the file; return its size in bytes."""
-    from .files.onnx_file import write
-    from .foreign.weight_files import external_tensors, read_small
+    from ..files.onnx_file import write
+    from ..foreign.weight_files import external_tensors, read_small
 
     external = bool(external_tensors(opened.model))
     if folded is None and not external:
@@ -102,7 +103,7 @@ def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Pa
 def _copy(opened: "Opened", source: Path, target: Path) -> int:
     import onnx
 
-    from .foreign.soundness import invalid_model
+    from ..foreign.soundness import invalid_model
 
     try:
         onnx.checker.check_model(source)

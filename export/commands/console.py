@@ -13,14 +13,13 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from keras_bn.reporting import jsonable
 
-from .errors import ExportError
+from ..errors import ExportError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,45 +30,21 @@ __all__ = [
     "INTERNAL",
     "INTERRUPTED",
     "TERMINATED",
-    "DebugOption",
-    "JsonOption",
-    "ModelArgument",
-    "QuietOption",
-    "UnsafeOption",
     "answer",
     "command_of",
     "complain",
-    "examples",
     "one_line_of",
     "print_text",
     "progress",
     "quiet_tensorflow",
-    "require_page_extra",
     "show_cursor",
 ]
-
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A Keras model file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print nothing; the exit status tells.")
-]
-UnsafeOption = Annotated[
-    bool,
-    typer.Option("--unsafe", help="Let MODEL.keras run code of its own; for files you trust."),
-]
-# `run` looks for the word itself; the commands only have to accept it.
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 # Exit statuses; 0 is agreed, or done.
 DIFFERS, BAD_INPUT, INTERNAL, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
 
 SHOW_CURSOR = b"\x1b[?25h"
 _in_use: list[int] = []  # the descriptor of the terminal on which `progress` is shown
-
-
-def examples(*lines: str) -> str:
-    """Return the end of a command's help, a line for each example."""
-    return "\n".join(["Examples:", *lines])
 
 
 def command_of(context: typer.Context) -> str:
@@ -178,17 +153,6 @@ def show_cursor() -> None:
     for descriptor in _in_use:
         with contextlib.suppress(OSError):
             os.write(descriptor, SHOW_CURSOR)
-
-
-def require_page_extra() -> None:
-    """Raise `ExportError` unless the package that pages are made with is installed."""
-    try:
-        import jinja2  # noqa: F401
-    except ModuleNotFoundError as e:
-        raise ExportError(
-            f"--html needs the package {e.name!r}, which is not installed. "
-            "Install the extra: pip install 'keras-bn[report]'."
-        ) from e
 
 
 @contextlib.contextmanager

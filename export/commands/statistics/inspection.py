@@ -17,9 +17,9 @@ from keras_bn.reporting import jsonable
 from keras_bn.statistics.gap import GapReport, train_inference_gap
 from keras_bn.statistics.shift import CovariateShiftReport, measure_covariate_shift
 
+from ...files.keras_file import load_compiled_model
+from ...files.provenance import SourceFile, versions
 from .arrays import ModelData, batch_size_for, select_arrays
-from .files.keras_file import load_compiled_model
-from .files.provenance import SourceFile, versions
 from .trial import refusing_data, run_once, why_no_loss
 
 __all__ = ["Inspection", "inspect_files"]
