@@ -18,7 +18,7 @@ from parity_faults import FAULTS, norms
 import keras_bn
 from keras_bn import BatchNormalization
 from keras_bn.export import check_parity, export_onnx
-from keras_bn.export.parity.samples.samples.samples import draw
+from keras_bn.export.parity.samples.samples import draw
 from keras_bn.export.signature import signature_of
 
 RANDOM = "random networks"

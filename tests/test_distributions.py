@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from keras_bn.export import ExportError
-from keras_bn.export.parity.samples.samples.distributions import distributions_of
-from keras_bn.export.parity.samples.samples.samples import draw
+from keras_bn.export.parity.samples.distributions import distributions_of
+from keras_bn.export.parity.samples.samples import draw
 from keras_bn.export.signature import signature_of
 
 

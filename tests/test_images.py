@@ -11,8 +11,8 @@ import tensorflow as tf
 from tolerances import assert_close
 
 from keras_bn.export import ExportError
-from keras_bn.export.parity.samples.samples import images
-from keras_bn.export.parity.samples.samples.images import load_images
+from keras_bn.export.parity.samples import images
+from keras_bn.export.parity.samples.images import load_images
 
 
 def model_of(*layers, shape=(4, 6, 3), name="mine", dtype="float32"):

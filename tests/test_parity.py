@@ -10,7 +10,7 @@ from onnx_edits import change_weight
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, check_parity, export_onnx
-from keras_bn.export.parity.samples.samples.samples import DRAWN_BATCHES, EDGE_SAMPLES
+from keras_bn.export.parity.samples.samples import DRAWN_BATCHES, EDGE_SAMPLES
 
 
 @pytest.fixture

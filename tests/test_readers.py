@@ -4,7 +4,7 @@ import pytest
 from onnx_edits import change_weight, scale_first
 
 from keras_bn.export import check_parity, export_onnx
-from keras_bn.export.parity.samples.samples.readers import expects_pixels, readers_of
+from keras_bn.export.parity.samples.readers import expects_pixels, readers_of
 
 L = keras.layers
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_bn.export import ExportError
-from keras_bn.export.parity.samples.samples.samples import draw, split
+from keras_bn.export.parity.samples.samples import draw, split
 from keras_bn.export.signature import signature_of
 
 

@@ -18,21 +18,7 @@ import typer
 
 from ..errors import ExportError, one_line
 from ..parity.report import ParityError
-from . import (
-    bench as bench_cli,
-)
-from . import (
-    check as check_cli,
-)
-from . import (
-    export as export_cli,
-)
-from . import (
-    fold as fold_cli,
-)
-from . import (
-    inspect as statistics_cli,
-)
+from . import bench, check, demo, export, fold, inspect, recalibrate
 from .console import (
     BAD_INPUT,
     DIFFERS,
@@ -42,8 +28,6 @@ from .console import (
     complain,
     show_cursor,
 )
-from .demo import demo
-from .options import examples
 
 __all__ = ["run"]
 
@@ -134,13 +118,14 @@ def _options(
     """Take the options that stand before the command."""
 
 
-app.command(epilog=examples("keras-bn demo", "keras-bn demo --out /tmp/demo"))(demo)
-app.command(epilog=export_cli.EXAMPLES)(export_cli.export)
-app.command(epilog=check_cli.EXAMPLES)(check_cli.check)
-app.command(epilog=fold_cli.EXAMPLES)(fold_cli.fold)
-app.command(epilog=statistics_cli.INSPECT_EXAMPLES)(statistics_cli.inspect)
-app.command(epilog=statistics_cli.RECALIBRATE_EXAMPLES)(statistics_cli.recalibrate)
-app.command(epilog=bench_cli.EXAMPLES)(bench_cli.bench)
-parity_app.command(epilog=check_cli.EXAMPLES.replace("keras-bn check", PARITY_PROGRAM))(
-    check_cli.check
-)
+for function, examples in (
+    (demo.demo, demo.EXAMPLES),
+    (export.export, export.EXAMPLES),
+    (check.check, check.EXAMPLES),
+    (fold.fold, fold.EXAMPLES),
+    (inspect.inspect, inspect.EXAMPLES),
+    (recalibrate.recalibrate, recalibrate.EXAMPLES),
+    (bench.bench, bench.EXAMPLES),
+):
+    app.command(epilog=examples)(function)
+parity_app.command(epilog=check.EXAMPLES.replace("keras-bn check", PARITY_PROGRAM))(check.check)

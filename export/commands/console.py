@@ -1,4 +1,4 @@
-"""What the commands share: how they speak, how TensorFlow starts in silence, and what they refuse.
+"""What the commands share: how they speak, and how TensorFlow starts in silence.
 
     stdout    what a command found: text, one JSON object with --json, nothing with --quiet
     stderr    one line for an error; while a person watches, what is being done

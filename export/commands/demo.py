@@ -6,7 +6,11 @@ from typing import Annotated
 import typer
 
 from .console import DIFFERS, answer, progress, quiet_tensorflow
-from .options import DebugOption, JsonOption, QuietOption
+from .options import DebugOption, JsonOption, QuietOption, examples
+
+__all__ = ["EXAMPLES", "demo"]
+
+EXAMPLES = examples("keras-bn demo", "keras-bn demo --out /tmp/demo")
 
 
 def demo(

@@ -1,8 +1,8 @@
-"""`keras-bn inspect | recalibrate`: what inference makes of a model's statistics, and new ones.
+"""`keras-bn inspect`: what inference makes of a model's statistics, on data.
 
-Both read a `.keras` file and an `.npz` file of arrays named like the model's inputs. What is wrong
-with either, or with a path to write, is found as early as it can be: paths before TensorFlow is
-imported, the data before anything is measured.
+It reads a `.keras` file and an `.npz` file of arrays named like the model's inputs, as
+`keras-bn recalibrate` does. What is wrong with either, or with a path to write, is found as early
+as it can be: paths before TensorFlow is imported, the data before anything is measured.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from .options import (
 )
 from .pages.writing import require_page_extra
 
-__all__ = ["INSPECT_EXAMPLES", "inspect"]
+__all__ = ["EXAMPLES", "inspect"]
 
-INSPECT_EXAMPLES = examples(
+EXAMPLES = examples(
     "keras-bn inspect model.keras --data train.npz",
     "keras-bn inspect model.keras --data train.npz --html report.html",
 )

@@ -1,4 +1,4 @@
-"""What `keras-bn export` and `keras-bn check` share: the samples to compare on, and the page.
+"""What `keras-bn export` and `keras-bn check` begin with: a model, and samples to compare on.
 
 Nothing here imports TensorFlow before it is asked to.
 """
@@ -17,7 +17,6 @@ from .console import quiet_tensorflow
 
 if TYPE_CHECKING:
     import keras
-
 
 __all__ = ["load_with_samples", "named_samples", "samples_from"]
 

@@ -1,15 +1,11 @@
 """Arguments and options that several commands have. Imports no TensorFlow."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..errors import ExportError
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = [
     "DebugOption",
@@ -26,18 +22,14 @@ __all__ = [
 ]
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A Keras model file.")]
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing; the exit status tells.")
 ]
-
 UnsafeOption = Annotated[
     bool,
     typer.Option("--unsafe", help="Let MODEL.keras run code of its own; for files you trust."),
 ]
-
 # `run` looks for the word itself; the commands only have to accept it.
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -61,6 +53,15 @@ PreprocessOption = Annotated[
     ),
 ]
 PRECISIONS = ("keep", "float32", "float16")
+
+
+def _require_precision(value: str) -> str:
+    """Refuse another word before TensorFlow starts."""
+    if value not in PRECISIONS:
+        raise ExportError(f"--precision must be one of {PRECISIONS}. Received: {value!r}.")
+    return value
+
+
 PrecisionOption = Annotated[
     str,
     typer.Option(
@@ -99,15 +100,8 @@ def examples(*lines: str) -> str:
     return "\n".join(["Examples:", *lines])
 
 
-def _require_precision(value: str) -> str:
-    """Refuse another word before TensorFlow starts."""
-    if value not in PRECISIONS:
-        raise ExportError(f"--precision must be one of {PRECISIONS}. Received: {value!r}.")
-    return value
-
-
 def installed_providers() -> list[str]:
     """Return the execution providers of ONNX Runtime here, for the shell to complete."""
-    from .runtime import providers
+    from ..runtime import providers
 
     return providers.installed_providers()

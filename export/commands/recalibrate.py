@@ -21,9 +21,9 @@ from .options import (
     examples,
 )
 
-__all__ = ["RECALIBRATE_EXAMPLES", "recalibrate"]
+__all__ = ["EXAMPLES", "recalibrate"]
 
-RECALIBRATE_EXAMPLES = examples(
+EXAMPLES = examples(
     "keras-bn recalibrate model.keras new.keras --data train.npz --batch-size 128",
     "keras-bn recalibrate model.keras new.keras --data camera.npz --strength 0.5",
 )
@@ -76,12 +76,12 @@ def recalibrate(
     if out.suffix != ".keras":
         raise ExportError(f"OUT.keras must end in .keras. Received: {str(out)!r}.")
     arrays = load_samples(data)
-    from .files.whole_file import replacing  # imports onnx
+    from ..files.whole_file import replacing  # imports onnx
 
     with progress(shown=not (as_json or quiet)) as step, replacing(out) as temporary:
         step("starting TensorFlow")
         with quiet_tensorflow():
-            from .recalibration import recalibrate_file
+            from .statistics.recalibration import recalibrate_file
         step(f"estimating the statistics of {model} on {data}")
         done = recalibrate_file(
             model,

@@ -1,23 +1,16 @@
-"""Open files that a stranger may have made: Keras models and input samples.
+"""Open Keras models that a stranger may have made, and write them.
 
-A `.keras` file is opened in Keras's safe mode and an `.npz` without pickles, so that neither runs
-code. Neither may declare far more than it holds (`archives.py`, `stored_weights.py`,
-`model_limits.py`). Whatever is wrong with a file becomes one `ExportError`.
+A file is opened in Keras's safe mode, so that it runs no code. It may not declare far more than it
+holds (`archives.py`, `stored_weights.py`, `model_limits.py`). Whatever is wrong with it becomes one
+`ExportError`.
 """
-
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from .whole_file import translated
-
-if TYPE_CHECKING:
-    import keras
 
 import io
 import json
 import re
 import warnings
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, one_line
@@ -190,6 +183,8 @@ def write_keras_model(model: "keras.Model", path: Path) -> int:
     Raises:
         ExportError: If the file cannot be written, such as on a full disk.
     """
+    from .whole_file import translated  # imports onnx
+
     with translated(path):
         model.save(path)
         return path.stat().st_size

@@ -1,13 +1,7 @@
-"""Write a file whole or not at all: a checked ONNX graph, a Keras model, a page.
-
-The bytes go to a temporary file beside the target, which is renamed over the target at the very
-end: a reader, or a process killed half-way, finds the old file or the new one and nothing between.
-A graph whose weights are in a file of their own is replaced as safely; `external.py` says how.
-"""
+"""Write a graph to an ONNX file once it is found to be valid; its weights, too, or beside it."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
@@ -16,9 +10,6 @@ from ..errors import ExportError
 from .external import write_data
 from .whole_file import _mode, _unfinished, translated
 from .wire import Skeleton, skeleton
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["LARGEST_FILE", "add_metadata", "write"]
 

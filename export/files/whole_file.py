@@ -11,16 +11,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ExportError
 from .external import data_files_of, sync_folder
 
 __all__ = ["remove_unfinished", "replacing", "scratch_folder", "translated"]
-
-
-if TYPE_CHECKING:
-    pass
 
 
 class _Unfinished:

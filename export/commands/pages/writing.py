@@ -35,7 +35,7 @@ def replacing_page(page: Path | None, *files: tuple[Path, str]) -> Iterator[Path
         return
     require_another_file(page, "PAGE.html", *files)
     require_page_extra()
-    from .files.whole_file import replacing  # imports onnx
+    from ...files.whole_file import replacing  # imports onnx
 
     with replacing(page) as temporary:
         yield temporary
@@ -60,9 +60,9 @@ def write_parity_page(
         file: The ONNX file; None if it was not written.
         command: The command that asks for it.
     """
-    from .files.provenance import SourceFile
-    from .parity.document import ParityDocument
-    from .parity.page import render_parity_page
+    from ...files.provenance import SourceFile
+    from .document import ParityDocument
+    from .parity_page import render_parity_page
 
     bench = _bench(model, source, file)
     document = ParityDocument(
@@ -79,7 +79,7 @@ def write_parity_page(
 
 def _bench(model: "keras.Model", source: Path, file: Path | None) -> "Bench | None":
     """Return the latencies and folds; None where the model cannot be exported any more."""
-    from .bench import bench_keras
+    from ..timing import bench_keras
 
     try:
         return bench_keras(model, source, file=file)
