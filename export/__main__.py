@@ -7,7 +7,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None, *, only_check: bool = False) -> None:
-    """Run the command line and exit with its status, which `cli.py` lists.
+    """Run the command line and exit with its status, which `commands/cli.py` lists.
 
     Args:
         arguments: The words after the program's name; None takes those of the process.

@@ -3,8 +3,8 @@
     folded, report = fold_batch_norms("resnet.onnx")
 
 opens a model (`opening.py`), sees what of it is left whole (`whole.py`), makes the rest ready and
-takes that back afterwards (`working_copy.py`); in between is the walk of `fold.py`. A model in
-which nothing folds is given back as it is, to the last byte.
+takes that back afterwards (`working_copy.py`); in between is the walk of `stages/folding/fold.py`.
+A model in which nothing folds is given back as it is, to the last byte.
 """
 
 import os

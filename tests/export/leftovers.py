@@ -1,6 +1,6 @@
 """The affine operators that stay in each exported model, as docs/folding.md lists them.
 
-python tests/leftovers.py            # prints the table of docs/folding.md anew, in minutes
+python -m tests.export.leftovers            # prints the table of docs/folding.md anew, in minutes
 """
 
 import importlib

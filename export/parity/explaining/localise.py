@@ -2,7 +2,7 @@
 
 The model runs on two samples, or one if it is large, in Keras in both precisions and in ONNX
 Runtime. Each tensor that leaves a layer in the file (`taps.py`) is compared with what Keras's
-layers return (`intermediates.py`; `matching.py` says which of them it holds).
+layers return (`reference/intermediates.py`; `matching.py` says which of them it holds).
 
 A batch norm that was moved through other layers leaves them with rescaled outputs on purpose. So a
 graph that is known to be right, a fresh export of the same model, is asked, if there is one, what

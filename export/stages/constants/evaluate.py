@@ -2,13 +2,13 @@
 
 tf2onnx leaves a Transpose behind every kernel and, for stock Keras batch norms, an Add, Sqrt,
 Reciprocal, two Muls and a Sub on the statistics. Each such node becomes an initializer here, which
-is rounded to the graph's dtype only when it is written (`exact.py`), so that a chain of operations,
-the fold that follows included, rounds once.
+is rounded to the graph's dtype only when it is written (`graph/exact.py`), so that a chain of
+operations, the fold that follows included, rounds once.
 
 Nodes that cannot be evaluated with certainty, or that grow small constants into a large one, are
 left in the graph (`evaluable.py`), and so is what follows once far more was computed than there are
 weights. The bodies of If, Loop and Scan are treated alike
-(`body_constants.py`).
+(`in_bodies.py`).
 """
 
 import onnx_ir as ir

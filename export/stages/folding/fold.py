@@ -9,10 +9,10 @@ its output can do with x, or where each takes a part:
     both       the input becomes x + shift / scale, and the readers apply the scale; or the input
                becomes scale * x, and the readers add the shift
 
-`folding/plan.py` searches how the operators around make up for such a change, by the laws of
-`affine.py`. It is exact or it is refused: a refusal leaves the graph as it was and is listed with
-its reason. Weights are held as they were, with their scales beside them, until they are written
-(`exact.py`), so that a chain of folds rounds once.
+`plan.py` searches how the operators around make up for such a change, by the laws of
+`algebra/affine.py`. It is exact or it is refused: a refusal leaves the graph as it was and is
+listed with its reason. Weights are held as they were, with their scales beside them, until they are
+written (`graph/exact.py`), so that a chain of folds rounds once.
 
 No linear operator is ever duplicated, and nothing is added: each fold removes one operator.
 """

@@ -6,8 +6,8 @@ A tensor x of the graph can become another one, x', in two ways:
     pending P      x = P x': the operators that read it apply P, somehow
 
 A demanded tensor that others read too is pending for them, with A^-1. Rules say how an operator
-takes part (`moves.py`); it may pass the change on to other tensors. The plan is complete when no
-operator has a change left to make up for; nothing of the graph changes before that.
+takes part (`rules/ways.py`); it may pass the change on to other tensors. The plan is complete when
+no operator has a change left to make up for; nothing of the graph changes before that.
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ functions inside the model are traced as part of it.
 Recurrent layers that stay loops keep their weights as constants, which tf2onnx's rewriters want.
 
 It refuses a model whose inputs are unknown and an operator that cannot be converted. Only this file
-and `operators.py` know tf2onnx.
+and `conversions.py` know tf2onnx.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,8 @@
 """Honest exports that must agree, and seeded faults that must not: what docs/parity.md rests on.
 
-python tests/parity_trials.py [honest] [faults]    # prints the tables of docs/parity.md, in minutes
+python -m tests.export.parity.parity_trials [honest] [faults]
+
+prints the tables of docs/parity.md, in minutes.
 """
 
 import sys

@@ -30,7 +30,8 @@ def test_seeded_fault_is_found_and_located(fault, name):
     assert_found(name, fault)
 
 
-# All of them take half an hour (`python tests/parity_trials.py`): two in each network, in turns.
+# All of them take half an hour (`python -m tests.export.parity.parity_trials`): two in each
+# network, in turns.
 SOME = [
     (list(FAULTS)[(2 * i + j) % len(FAULTS)], name)
     for i, name in enumerate([*OWN, *APPLICATIONS])

@@ -1,7 +1,8 @@
 """Estimate population statistics on several replicas, in a process of its own.
 
-    python population_replicas.py OUT.npz mirrored KIND OPTIONS    2 logical CPUs; KIND of the data
-    python population_replicas.py OUT.npz worker KIND OPTIONS      one worker, as TF_CONFIG says
+    python -m tests.keras_bn.statistics.population_replicas OUT.npz DEVICES KIND OPTIONS
+
+DEVICES is "mirrored", for 2 logical CPUs, or "worker", for one worker, as TF_CONFIG says.
 
 KIND is "arrays", "distributed" (a distributed dataset), "empty" (worker 1 has a batch without
 samples and no other), "fails N" (the loader of worker 1 raises instead of giving its batch N), or

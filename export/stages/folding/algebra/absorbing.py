@@ -14,7 +14,7 @@ __all__ = """absorb conv_input conv_transpose_input conv_transpose_output einsum
 
 
 class Weight(Protocol):
-    """What can be scaled: an array, or a weight that is held with its scales (`exact.py`)."""
+    """What can be scaled: an array, or a weight that is held with its scales (`graph/exact.py`)."""
 
     @property
     def ndim(self) -> int: ...

@@ -1,7 +1,9 @@
 """Fold many random graphs in two processes, and say which seeds fail and why.
 
-python tests/fold_sweep.py --graphs 2000 --seed 0
-python tests/fold_sweep.py --one 1234               # one seed, with its smallest failing graph
+python -m tests.export.stages.folding.fold_sweep --graphs 2000 --seed 0
+python -m tests.export.stages.folding.fold_sweep --one 1234
+
+The second takes one seed, and prints its smallest failing graph.
 """
 
 import argparse
