@@ -1,8 +1,8 @@
-"""Run a synchronised layer on several replicas, in a process of its own.
+"""Run a synchronised layer on several replicas: `python -m tests.keras_bn.replicas ...`.
 
-    python -m tests.keras_bn.replicas OUT.npz DEVICES SIZES [mask]     MirroredStrategy, DEVICES logical CPUs
-    python -m tests.keras_bn.replicas OUT.npz DEVICES SIZES fit        the same through `model.fit`
-    python -m tests.keras_bn.replicas OUT.npz worker SIZES [mask]      one worker, as TF_CONFIG says
+    OUT.npz DEVICES SIZES [mask]     MirroredStrategy, DEVICES logical CPUs
+    OUT.npz DEVICES SIZES fit        the same through `model.fit`
+    OUT.npz worker SIZES [mask]      one worker, as TF_CONFIG says
 
 SIZES are the samples for each replica, such as 3,5 or 6,0. The data are those of `data(SIZES)`.
 Writes the outputs, the gradients, the running statistics and the number of collectives.
