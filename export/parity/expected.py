@@ -17,6 +17,7 @@ from ..errors import ExportError, one_line
 from ..signature import Signature
 from .measure import errors_of, scale_of
 from .providers import CPU
+from .refused import StoodIn
 from .report import OutputParity
 from .rounding import run_rounded
 from .rule import MULTIPLE, TRUTHS, compare
@@ -57,17 +58,19 @@ class Expected:
         outputs: Names of the outputs.
         cases: An entry for each kind.
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
+        stood_in: What TensorFlow refuses to compute on this CPU in the model's own precision.
     """
 
     inputs: list[str]
     outputs: list[str]
     cases: list[Case]
     epsilon: float
+    stood_in: StoodIn
 
     @property
     def notes(self) -> list[str]:
         """What the truth says about the model."""
-        limit, notes = float(np.sqrt(self.epsilon)), []
+        limit, notes = float(np.sqrt(self.epsilon)), self.stood_in.notes
         for case in self.cases:
             for name, truth, own in zip(self.outputs, case.truth, case.own, strict=True):
                 error = errors_of(truth, own, scale_of(truth)).max
@@ -93,7 +96,8 @@ def expected_of(
     Raises:
         ExportError: If Keras cannot run on a batch, or no value of an output is finite.
     """
-    run, names = in_keras(model, signature)
+    stood_in = StoodIn()
+    run, names = in_keras(model, signature, stood_in=stood_in)
     weights = Float64Weights(model)
     wide, _ = in_keras(model, signature, weights)
     epsilon = epsilon_of(model) if precision == "keep" else float(np.finfo(precision).eps)
@@ -114,7 +118,7 @@ def expected_of(
                 )
         rounded = functools.partial(run_rounded, model, signature, arrays, MULTIPLE * epsilon)
         cases.append(Case(kind, arrays, own, truth, reference, functools.cache(rounded)))
-    return Expected([spec.name for spec in signature.specs], names, cases, epsilon)
+    return Expected([spec.name for spec in signature.specs], names, cases, epsilon, stood_in)
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
