@@ -19,6 +19,7 @@ from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import Signature
 from .measure import errors_of, scale_of
 from .reference.keras_runs import in_keras, run_batches
+from .reference.refused import StoodIn
 from .reference.rounding import run_rounded
 from .reference.truth import Float64Weights
 from .report import OutputParity
@@ -58,17 +59,19 @@ class Expected:
         outputs: Names of the outputs.
         cases: An entry for each kind.
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
+        stood_in: What TensorFlow refuses to compute on this CPU in the model's own precision.
     """
 
     inputs: list[str]
     outputs: list[str]
     cases: list[Case]
     epsilon: float
+    stood_in: StoodIn
 
     @property
     def notes(self) -> list[str]:
         """What the truth says about the model."""
-        limit, notes = float(np.sqrt(self.epsilon)), []
+        limit, notes = float(np.sqrt(self.epsilon)), self.stood_in.notes
         for case in self.cases:
             for name, truth, own in zip(self.outputs, case.truth, case.own, strict=True):
                 error = errors_of(truth, own, scale_of(truth)).max
@@ -94,7 +97,8 @@ def expected_of(
     Raises:
         ExportError: If Keras cannot run on a batch, or no value of an output is finite.
     """
-    run, names = in_keras(model, signature)
+    stood_in = StoodIn()
+    run, names = in_keras(model, signature, stood_in=stood_in)
     weights = Float64Weights(model)
     wide, _ = in_keras(model, signature, weights)
     epsilon = epsilon_of(model) if precision == "keep" else float(np.finfo(precision).eps)
@@ -115,7 +119,7 @@ def expected_of(
                 )
         rounded = functools.partial(run_rounded, model, signature, arrays, MULTIPLE * epsilon)
         cases.append(Case(kind, arrays, own, truth, reference, functools.cache(rounded)))
-    return Expected([spec.name for spec in signature.specs], names, cases, epsilon)
+    return Expected([spec.name for spec in signature.specs], names, cases, epsilon, stood_in)
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
