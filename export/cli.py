@@ -11,11 +11,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from keras_bn import __version__
 
 from . import bench_cli, check_cli, export_cli, fold_cli, statistics_cli
 from .console import (
@@ -111,7 +112,7 @@ def _complain_of(error: Exception, name: str) -> int:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"keras-bn {version('keras-bn')}")
+        print(f"keras-bn {__version__}")
         raise typer.Exit
 
 

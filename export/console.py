@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_bn.importing import why_not_found
 from keras_bn.reporting import jsonable
 
 from .errors import ExportError
@@ -186,10 +187,7 @@ def require_page_extra() -> None:
     try:
         import jinja2  # noqa: F401
     except ModuleNotFoundError as e:
-        raise ExportError(
-            f"--html needs the package {e.name!r}, which is not installed. "
-            "Install the extra: pip install 'keras-bn[report]'."
-        ) from e
+        raise ExportError(f"--html needs {why_not_found(e, 'report')}") from e
 
 
 def require_another_file(out: Path, what: str, *inputs: tuple[Path, str]) -> None:

@@ -8,8 +8,8 @@ versions, and what was left out and why.
 import dataclasses
 import datetime
 import hashlib
+import importlib
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .trial import refusing_data, run_once, why_no_loss
 
 __all__ = ["Inspection", "SourceFile", "inspect_files", "versions"]
 
-PACKAGES = ("keras-bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
+PACKAGES = ("keras_bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,5 +185,11 @@ def _notes(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a report is made with, by name."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """Return the versions of what a report is made with, by name.
+
+    The imported modules tell theirs: the distribution that brought them may be named otherwise, as
+    tf-nightly, tensorflow-cpu and onnxruntime-gpu are.
+    """
+    modules = {name.replace("_", "-"): importlib.import_module(name) for name in PACKAGES}
+    told = {name: str(module.__version__) for name, module in modules.items()}
+    return {"python": platform.python_version(), **told}

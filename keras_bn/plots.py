@@ -143,7 +143,7 @@ def plot_monitor(monitor: "CovariateShiftMonitor") -> "Figure":
 def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
-    except ImportError as e:
+    except ModuleNotFoundError as e:
         raise ImportError(
             "plots: needs matplotlib; install it with `pip install 'keras-bn[plots]'`"
         ) from e

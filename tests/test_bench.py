@@ -9,7 +9,9 @@ import pytest
 from commands import assert_one_line
 from foreign_graphs import TORCH, foreign
 
+import keras_bn
 from keras_bn.export import bench, export_onnx
+from keras_bn.export.inspection import versions
 
 
 @pytest.fixture
@@ -33,6 +35,20 @@ def test_keras_unfolded_and_folded_take_turns(timed, files):
     assert latency["timings"][-1]["ratio"] == 1.0
     assert len(content["fold"]["folds"]) == 5
     assert content["versions"]["keras"] == keras.__version__
+
+
+def test_versions_are_those_of_the_imported_modules(monkeypatch):
+    def not_found(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", not_found)  # as with tf-nightly
+    monkeypatch.setattr(keras, "__version__", "3.99.0.dev1")
+    told = versions()
+    packages = {"keras-bn": keras_bn, "keras": keras, "numpy": np, "onnx": onnx}
+    assert {name: told[name] for name in packages} == {
+        name: module.__version__ for name, module in packages.items()
+    }
+    assert {*told} == {*packages, "python", "tensorflow", "onnxruntime"}
 
 
 def test_text_says_that_it_is_of_this_machine(timed, files):
