@@ -37,6 +37,7 @@ def test_keras_unfolded_and_folded_take_turns(timed, files):
     assert content["versions"]["keras"] == keras.__version__
 
 
+@pytest.mark.smoke
 def test_versions_are_those_of_the_imported_modules(monkeypatch):
     def not_found(name):
         raise ModuleNotFoundError(name)

@@ -9,6 +9,8 @@ import pytest
 import keras_bn
 from keras_bn import BatchNormalization, arguments
 
+pytestmark = pytest.mark.smoke
+
 ARGUMENTS = ("renorm", "renorm_clipping", "renorm_momentum")
 
 
