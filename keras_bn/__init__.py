@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keras_bn.gap import GapReport, train_inference_gap
     from keras_bn.importance import ImportanceWeights, importance_weights
     from keras_bn.layer import BatchNormalization
+    from keras_bn.native.library import Kernel, kernel
     from keras_bn.population import (
         StatisticsReport,
         adapt_statistics,
@@ -32,11 +33,13 @@ __all__ = [
     "CovariateShiftReport",
     "GapReport",
     "ImportanceWeights",
+    "Kernel",
     "StatisticsReport",
     "__version__",
     "adapt_statistics",
     "estimate_population_statistics",
     "importance_weights",
+    "kernel",
     "measure_covariate_shift",
     "train_inference_gap",
     "use_fused_batch_norm",
@@ -53,10 +56,12 @@ _MODULE_OF = {
     "CovariateShiftReport": "shift",
     "GapReport": "gap",
     "ImportanceWeights": "importance",
+    "Kernel": "native.library",
     "StatisticsReport": "population",
     "adapt_statistics": "population",
     "estimate_population_statistics": "population",
     "importance_weights": "importance",
+    "kernel": "native.library",
     "measure_covariate_shift": "shift",
     "train_inference_gap": "gap",
     "use_fused_batch_norm": "convert",

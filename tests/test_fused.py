@@ -7,6 +7,7 @@ from tolerances import assert_close
 
 from keras_bn import BatchNormalization
 from keras_bn.fused import fused_inference, fused_training, why_not_fused
+from keras_bn.native import library
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -103,7 +104,8 @@ def operators_run(function, x):
 
 @pytest.mark.parametrize("known", [(8, 4, 4, 3), (None, None, None, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_tensorflow_fuses_a_relu_behind_the_layer_in_training(known, dtype):
+def test_tensorflow_fuses_a_relu_behind_the_layer_in_training(known, dtype, monkeypatch):
+    monkeypatch.setattr(library, "load", lambda: (None, "this test does without"))
     layer = BatchNormalization(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
     layer.build((None, None, None, 3))
 

@@ -9,6 +9,8 @@ from tolerances import HALF, assert_close
 
 from keras_bn import BatchNormalization
 
+pytestmark = pytest.mark.usefixtures("each_kernel")
+
 
 def network(**arguments):
     return keras.Sequential(

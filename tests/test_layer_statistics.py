@@ -11,6 +11,8 @@ from tolerances import assert_close
 
 from keras_bn import BatchNormalization
 
+pytestmark = pytest.mark.usefixtures("each_kernel")
+
 
 def statistics(layer):
     return [variable.numpy() for variable in layer.non_trainable_variables]
