@@ -38,13 +38,13 @@ bench: $(VENV)/.bench
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
-# A stamp file stands for a finished install; it is remade when the dependencies change.
+# A stamp file stands for a finished install; it is remade when the dependencies or the kernel change.
 $(VENV)/.pip: Makefile
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml setup.py $(wildcard keras_bn/native/*.cc keras_bn/native/*.h keras_bn/native/*.inc)
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 
