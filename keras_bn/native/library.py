@@ -86,9 +86,10 @@ def threads() -> int:
 
 def set_threads() -> None:
     """Let the native kernel use as many threads as TensorFlow's operators do."""
-    _set_threads(tf.config.threading.get_intra_op_parallelism_threads())
+    set_threads_of_library(tf.config.threading.get_intra_op_parallelism_threads())
 
 
 @functools.lru_cache(maxsize=1)
-def _set_threads(threads: int) -> None:
+def set_threads_of_library(threads: int) -> None:
+    """Set how many threads work on one operator; 0 stands for one a CPU."""
     ctypes.CDLL(str(LIBRARY)).keras_bn_set_threads(threads)

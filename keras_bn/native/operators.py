@@ -6,6 +6,7 @@ normalisation, through the moments as well, so the moments themselves have none.
 that gradient is rarely asked for: it is TensorFlow's, of the portable formula in `moments.py`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -188,15 +189,15 @@ def _gradient_of_normalise(op: Any, dy: Any) -> list[Any]:
 @tf.RegisterGradient("KerasBnGradient")  # type: ignore[untyped-decorator]
 def _gradient_of_gradient(op: Any, *upstream: Any) -> list[Any]:
     dy, x, _, gamma, beta, _, _, *weights = op.inputs
-    with tf.GradientTape() as outer:
-        outer.watch([dy, x, gamma, beta, *weights])
-        with tf.GradientTape() as inner:
-            inner.watch([x, gamma, beta])
-            y = _portable(op, x, gamma, beta, weights)
-        first = inner.gradient(y, [x, gamma, beta], dy)
-    ddy, dx, dgamma, dbeta, *dweights = outer.gradient(
-        first, [dy, x, gamma, beta, *weights], list(upstream)
-    )
+
+    def gradient(dy: Any, x: Any, gamma: Any, beta: Any, *weights: Any) -> list[Any]:
+        def y(x: Any, gamma: Any, beta: Any) -> list[Any]:
+            return [_portable(op, x, gamma, beta, list(weights))]
+
+        return _pulled_back(y, [x, gamma, beta], [dy])
+
+    found = _pulled_back(gradient, [dy, x, gamma, beta, *weights], list(upstream))
+    ddy, dx, dgamma, dbeta, *dweights = found
     return [ddy, dx, None, dgamma, dbeta, None, None, *dweights]
 
 
@@ -206,10 +207,26 @@ tf.no_gradient("KerasBnGradientSums")
 
 def _gradient_to_weights(op: Any, dy: Any) -> list[Any]:
     x, _, gamma, beta, *weights = op.inputs
+    return _pulled_back(lambda w: [_portable(op, x, gamma, beta, [w])], weights, [dy])
+
+
+def _pulled_back(
+    function: Callable[..., list[Any]], sources: list[Any], upstream: Any
+) -> list[Any]:
+    """Return the gradients of a function to its arguments, given those to its results.
+
+    No tape in graphs: TensorFlow switches tapes off where it makes the function of a jvp.
+    """
+    sources = [tf.identity(source) for source in sources]  # none computed from another
     with tf.GradientTape() as tape:
-        tape.watch(weights)
-        y = _portable(op, x, gamma, beta, weights)
-    return list(tape.gradient(y, weights, dy))
+        tape.watch(sources)
+        results = function(*sources)
+    # What nothing was computed from has no gradient yet.
+    given = [(result, g) for result, g in zip(results, upstream, strict=True) if g is not None]
+    results, upstream = [result for result, _ in given], [g for _, g in given]
+    if tf.executing_eagerly():
+        return list(tape.gradient(results, sources, upstream))
+    return list(tf.gradients(results, sources, upstream))
 
 
 def _portable(op: Any, x: Any, gamma: Any, beta: Any, weights: list[Any]) -> Any:
