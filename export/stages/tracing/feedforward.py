@@ -87,7 +87,8 @@ def _batch_norm(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
         {"epsilon": float(layer.epsilon)},
         _channels_second(rank, layer.axis % rank),
     )
-    return ops.cast(y, layer.compute_dtype)
+    y = ops.cast(y, layer.compute_dtype)
+    return layer.activated(y) if isinstance(layer, BatchNormalization) else y
 
 
 def _dense(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
