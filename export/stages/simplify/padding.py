@@ -15,7 +15,7 @@ import onnx_ir as ir
 from ...graph.exact import is_constant
 from .editor import Editor
 from .nonnegative import is_never_negative
-from .shapes.window_padding import window_padding
+from .shapes.windows import window_padding
 
 __all__ = ["absorb_padding"]
 
