@@ -23,7 +23,7 @@ import onnx_ir as ir
 import tensorflow as tf
 from tf2onnx.tfonnx import process_tf_graph
 
-from keras_bn import __version__
+from keras_bn.version import __version__
 from keras_bn.interception import eager_functions
 
 from ...errors import ExportError, one_line
