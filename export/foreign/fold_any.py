@@ -18,7 +18,7 @@ from ..files.wire import skeleton
 from ..stages.folding.fold import fold
 from ..stages.folding.report import FoldReport
 from .opening import Opened, open_model
-from .soundness import invalid_model
+from .origin import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
 from .working_copy import WorkingCopy
 
