@@ -111,10 +111,12 @@ def _concat(known: "KnownShapes", node: ir.Node) -> Any:
 
 def _slice(known: "KnownShapes", node: ir.Node) -> Any:
     data = known.integers(node.inputs[0])
-    starts, ends = known.constant_integers(node.inputs[1]), known.constant_integers(node.inputs[2])
+    starts, ends = known.given(node, 1, "starts"), known.given(node, 2, "ends")
     steps = known.constant_integers(node.inputs[4]) if len(node.inputs) > 4 else None
     axes = known.axes(node, 3)
     if data is None or starts is None or ends is None or axes is None:
+        return None
+    if not all(isinstance(n, int) for n in (*starts, *ends)):
         return None
     if len(node.inputs) > 4 and steps is None:
         return None

@@ -70,7 +70,8 @@ class KnownShapes:
         if shape is None or len(shape) != len(declared):
             shape = tuple(unknown() for _ in declared)
         self._shapes[value] = tuple(
-            own if isinstance(own, int) else size for own, size in zip(declared, shape, strict=True)
+            own if isinstance(own, int) and own >= 0 else size  # some exporters write -1
+            for own, size in zip(declared, shape, strict=True)
         )
 
     def shape(self, value: ir.Value | None) -> Shape | None:
@@ -122,6 +123,13 @@ class KnownShapes:
         if len(node.inputs) <= index or node.inputs[index] is None:
             return []
         return self.constant_integers(node.inputs[index])
+
+    def given(self, node: ir.Node, index: int, attribute: str) -> Integers | None:
+        """Return integers, a vector, that are an attribute or, of a newer opset, an input."""
+        if attribute in node.attributes:
+            return np.array(node.attributes[attribute].as_ints(), dtype=object)
+        found = self.integers(node.inputs[index] if index < len(node.inputs) else None)
+        return None if found is None else found.ravel()
 
     def quotient(self, dividend: Size, divisor: Size, kind: str = "floor") -> Size:
         """Return a quotient of numbers >= 0, rounded down or, for kind="ceil", up."""

@@ -104,7 +104,7 @@ def _concat(known: "KnownShapes", node: ir.Node) -> Shape | None:
 
 def _slice(known: "KnownShapes", node: ir.Node) -> Shape | None:
     shape = known.shape(node.inputs[0])
-    starts, ends = known.integers(node.inputs[1]), known.integers(node.inputs[2])
+    starts, ends = known.given(node, 1, "starts"), known.given(node, 2, "ends")
     if shape is None or starts is None or ends is None:
         return None
     axes = known.axes(node, 3)
@@ -133,7 +133,7 @@ def _sliced(size: Size, start: Size, end: Size, step: int) -> Size:
 
 
 def _pad(known: "KnownShapes", node: ir.Node) -> Shape | None:
-    shape, pads = known.shape(node.inputs[0]), known.integers(node.inputs[1])
+    shape, pads = known.shape(node.inputs[0]), known.given(node, 1, "pads")
     axes = known.axes(node, 3)
     if shape is None or pads is None or axes is None:
         return None
