@@ -4,8 +4,8 @@
 
 opens a model (`opening.py`), sees what of it is left whole (`whole.py`), makes the rest ready and
 takes that back afterwards (`working_copy.py`). In between, clamps and the scalar arithmetic around
-them become HardSigmoid (`simplify/hard_sigmoid.py`), and `fold.py` walks. A model in which nothing
-changes is given back as it is, to the last byte.
+them become HardSigmoid (`stages/simplify/hard_sigmoid.py`), and `stages/folding/fold.py` walks. A
+model in which nothing changes is given back as it is, to the last byte.
 """
 
 import os
@@ -17,14 +17,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ExportError
-from ..fold import fold
-from ..folding.report import Fold, FoldReport
-from ..folding.savings import saved_by
-from ..folding.tensors import name_of
-from ..simplify.editor import Editor
-from ..simplify.hard_sigmoid import hard_sigmoids
-from ..simplify.pairs import cancel_pairs
-from ..wire import skeleton
+from ..files.wire import skeleton
+from ..stages.folding.fold import fold
+from ..stages.folding.report import Fold, FoldReport
+from ..stages.folding.savings import saved_by
+from ..stages.folding.tensors import name_of
+from ..stages.simplify.editor import Editor
+from ..stages.simplify.hard_sigmoid import hard_sigmoids
+from ..stages.simplify.pairs import cancel_pairs
 from .opening import Opened, open_model
 from .soundness import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
