@@ -6,8 +6,8 @@
 # What happens: three of the four take the variance as E[x^2] - E[x]^2, whose rounding here is larger than the
 # variance. flax clips it at 0 and so divides by sqrt(epsilon), BatchNorm and LayerNorm alike; haiku divides by the
 # root of a negative number; jax.nn.standardize is off likewise. equinox subtracts the mean first and is right.
-# Seen, largest error of outputs of size 2: flax BatchNorm 1180, flax LayerNorm 716, haiku BatchNorm NaN; jax.nn.standardize
-# leaves a deviation of 541 where 1 is due. flax with use_fast_variance=False and equinox: 3e-4.
+# Seen, largest error of outputs of size 2: flax BatchNorm 1180, flax LayerNorm 716, haiku BatchNorm NaN;
+# jax.nn.standardize leaves a deviation of 541, not 1. flax with use_fast_variance=False and equinox: 3e-4.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
