@@ -13,6 +13,7 @@ import numpy as np
 from conftest import randomise
 from leftovers import OWN, build, trained
 from networks import APPLICATIONS
+from normed_networks import NETWORKS, OPTIONS, normed
 from parity_faults import FAULTS, norms
 
 import keras_bn
@@ -23,7 +24,12 @@ from keras_bn.export.signature import signature_of
 
 RANDOM = "random networks"
 RELU6 = "relu6"
-SEEDS = {RANDOM: 60, **dict.fromkeys(OWN, 14), **dict.fromkeys(APPLICATIONS, 2)}
+SEEDS = {
+    RANDOM: 60,
+    **dict.fromkeys(NETWORKS, len(OPTIONS)),
+    **dict.fromkeys(OWN, 14),
+    **dict.fromkeys(APPLICATIONS, 2),
+}
 RUNS = sum(SEEDS.values())
 
 
@@ -78,6 +84,8 @@ def models(name):
         keras.utils.set_random_seed(seed)
         if name == RANDOM:
             yield random_network(seed)
+        elif name in NETWORKS:
+            yield normed(name, seed)  # as Keras initialises it
         else:
             yield regimes[seed % len(regimes)](build(name), np.random.default_rng(seed))
 
@@ -88,7 +96,7 @@ def honest(name):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(model, path, check=False)
-            layers = name in (*OWN, RANDOM) and seed < 3
+            layers = name in (*OWN, *NETWORKS, RANDOM) and seed < 3
             yield check_parity(model, path, seed=seed, explain=layers or None)
 
 

@@ -7,7 +7,7 @@
                       pixels; else 0 or 1
     floats            whole numbers from 0 to 255 for pixels (`readers.py` says what reads those);
                       mean + deviation * normal where an adapted Normalization reads them; else
-                      normal, mean 0, deviation 1
+                      normal, mean 0, deviation 1, or uniform in a range that is tried instead
 
 What reads an input is known of functional and sequential models, nested ones too. Of any other
 model the dtype alone is known.
@@ -90,7 +90,10 @@ class Distribution:
 
 
 def distributions_of(
-    model: keras.Model, specs: list[Any], ranges: Mapping[str, tuple[float, float]]
+    model: keras.Model,
+    specs: list[Any],
+    ranges: Mapping[str, tuple[float, float]],
+    otherwise: tuple[float, float] | None = None,
 ) -> list[Distribution]:
     """Return what to draw for each input of a model.
 
@@ -98,6 +101,8 @@ def distributions_of(
         model: The model.
         specs: Its inputs, a `tf.TensorSpec` each.
         ranges: Smallest and largest value of some inputs, by name; whole numbers for integers.
+        otherwise: Smallest and largest value of floats of which nothing is known, instead of normal
+            ones.
 
     Raises:
         ExportError: If `ranges` names something else, or has no two numbers of the input's dtype
@@ -116,7 +121,9 @@ def distributions_of(
     if None in readers:  # a signature may have other names, in the model's order
         readers = list(by_name.values()) if len(by_name) == len(specs) else [()] * len(specs)
     return [
-        _stated(spec, ranges[spec.name]) if spec.name in ranges else _inferred(spec, read_by or ())
+        _uniform(spec, ranges[spec.name], ", as stated")
+        if spec.name in ranges
+        else _inferred(spec, read_by or (), otherwise)
         for spec, read_by in zip(specs, readers, strict=True)
     ]
 
@@ -135,14 +142,16 @@ def _require_limits(name: str, limits: Any, dtype: Any) -> None:
         )
 
 
-def _stated(spec: Any, limits: tuple[float, float]) -> Distribution:
+def _uniform(spec: Any, limits: tuple[float, float], because: str = "") -> Distribution:
     low, high = map(float, limits)
     dtype = np.dtype(spec.dtype.as_numpy_dtype)
-    why = f"uniform in [{low:g}, {high:g}], as stated"
+    why = f"uniform in [{low:g}, {high:g}]{because}"
     return Distribution(dtype, (low + high) / 2, (high - low) / 2, False, dtype.kind in "iub", why)
 
 
-def _inferred(spec: Any, readers: Sequence[Any]) -> Distribution:
+def _inferred(
+    spec: Any, readers: Sequence[Any], otherwise: tuple[float, float] | None
+) -> Distribution:
     dtype = np.dtype(spec.dtype.as_numpy_dtype)
     pixels = any(expects_pixels(reader) for reader in readers)
     if dtype.kind == "b":
@@ -172,6 +181,8 @@ def _inferred(spec: Any, readers: Sequence[Any]) -> Distribution:
         if isinstance(layer, keras.layers.Normalization) and not layer.invert:
             why = "normal, with the mean and variance that a Normalization was adapted to"
             return Distribution(dtype, *_adapted(layer, spec.shape[1:]), True, False, why)
+    if otherwise is not None:
+        return _uniform(spec, otherwise)
     return Distribution(dtype, 0.0, 1.0, True, False, "normal, mean 0 and deviation 1")
 
 

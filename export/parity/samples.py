@@ -6,14 +6,18 @@
     out of range     floats ten times as far out as they are expected; not for float16, which
                      promises nothing beyond the range that it was placed for
 
-The dimensions get the first sizes of `SIZES` at which Keras can run the model.
+The dimensions get the first sizes of `SIZES` at which Keras can run the model, and behind those
+ever twice as much, up to `LARGEST_SIZE` and `LARGEST_SAMPLE`: a network may crop thousands of
+positions. Where normal draws leave nothing finite to compare, such as behind a logarithm, what has
+no range of its own is drawn from each of `RANGES` in turn.
 """
 
 import dataclasses
 import itertools
+import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -23,7 +27,21 @@ from ..signature import Signature, signature_of
 from .distributions import Distribution, distributions_of
 from .runners import Samples, in_keras
 
-__all__ = ["LARGEST_BATCH", "Batch", "cannot_run", "draw", "samples_of", "split"]
+__all__ = [
+    "LARGEST_BATCH",
+    "Batch",
+    "Drawn",
+    "NothingFiniteError",
+    "cannot_run",
+    "draw",
+    "drawn_for",
+    "require_finite",
+    "samples_of",
+    "split",
+]
+
+Drawn = tuple["list[Batch]", dict[str, str], list[str]]  # what `draw` returns
+Result = TypeVar("Result")
 
 DRAWN_BATCHES = (1, 2, 3)
 EDGE_SAMPLES = 2
@@ -33,6 +51,12 @@ LARGEST_BATCH = 63  # odd
 # differ from axis to axis, then what a network that halves its input four times can take.
 SIZES = (32, 96, 224)
 FURTHER = ((13, 6), (16, 16))
+LARGEST_SIZE, LARGEST_SAMPLE = 2**16, 2**22  # of a dimension; values of an input
+RANGES = ((0.0, 1.0), (1.0, 10.0))  # for logarithms, roots and their like
+
+
+class NothingFiniteError(ExportError):
+    """An output of Keras has no finite value on the samples."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +79,8 @@ def draw(
     seed: int,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     precision: str = "keep",
-) -> tuple[list[Batch], dict[str, str], list[str]]:
+    otherwise: tuple[float, float] | None = None,
+) -> Drawn:
     """Draw batches of every kind.
 
     Args:
@@ -64,6 +89,7 @@ def draw(
         seed: Seed of the draws.
         ranges: Smallest and largest value of some inputs, by name.
         precision: "keep", or what a file computes in.
+        otherwise: What floats without a range are drawn from; None for normal ones.
 
     Returns:
         The batches; in words, what was drawn for each input, by name; and what else to note.
@@ -74,7 +100,7 @@ def draw(
     specs = signature.specs
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise ExportError(f"check: `seed` must be an integer of at least 0. Received: {seed!r}.")
-    distributions = distributions_of(model, specs, ranges or {})
+    distributions = distributions_of(model, specs, ranges or {}, otherwise)
     generator = np.random.default_rng(seed)
     first, second, notes = _sizes(model, signature, distributions)
 
@@ -100,6 +126,54 @@ def draw(
         batches.append(batch("out of range", EDGE_SAMPLES, first))
     drawn = {s.name: d.why for s, d in zip(specs, distributions, strict=True)}
     return batches, drawn, notes
+
+
+def drawn_for(
+    use: Callable[[Drawn], Result], model: keras.Model, signature: Signature, **options: Any
+) -> Result:
+    """Draw for what needs finite outputs: normal values, then others until there are some.
+
+    Args:
+        use: Takes what `draw` returns; raises `NothingFiniteError` where it is of no use.
+        model: The model.
+        signature: What it is called with.
+        options: As for `draw`.
+
+    Returns:
+        What `use` returns.
+
+    Raises:
+        ExportError: As `draw`, and as `use` does with normal values if no others do.
+    """
+    batches, drawn, notes = draw(model, signature, **options)
+    try:
+        return use((batches, drawn, notes))
+    except NothingFiniteError as e:
+        for low, high in RANGES:
+            batches, others, notes = draw(model, signature, **options, otherwise=(low, high))
+            names = sorted(name for name, why in others.items() if why != drawn[name])
+            if not names:  # each input has a range of its own
+                break
+            note = (
+                f"normal draws leave an output without finite values: {', '.join(names)} was drawn "
+                f"from [{low:g}, {high:g})"
+            )
+            try:
+                return use((batches, others, [*notes, note]))
+            except NothingFiniteError:
+                continue
+        raise e
+
+
+def require_finite(names: Iterable[str], outputs: Samples, kind: str) -> None:
+    """Raise `NothingFiniteError` if an output has no finite value."""
+    for name, values in zip(names, outputs, strict=True):
+        if values.size == 0 or not np.isfinite(values).any():
+            raise NothingFiniteError(
+                f"check: output {name!r} of the Keras model must have finite values to "
+                f"compare. Received: {values.size} values, none finite, on {kind} inputs. "
+                "Give other samples, or mend the model."
+            )
 
 
 def _shape(spec: Any, batch: int, dimensions: tuple[int, ...]) -> list[int]:
@@ -137,14 +211,27 @@ def _sizes(
             return False
         return True
 
-    for size in SIZES:
+    for size in _sizes_to_try(specs):
         if runs((size,)):
+            notes = [f"unknown dimensions at {size}: no smaller size that was tried runs"]
+            notes = notes if size > SIZES[-1] else []
             for steps in FURTHER:
                 further = tuple(size + step for step in steps)
                 if runs(further):
-                    return (size,), further, []
-            return (size,), None, [f"unknown dimensions at one size alone, {size}: none other runs"]
-    raise failures[0]
+                    return (size,), further, notes
+            alone = f"unknown dimensions at one size alone, {size}: none other runs"
+            return (size,), None, [*notes, alone]
+    raise ExportError(f"{failures[0]} No size from {SIZES[0]} to {size} runs.")
+
+
+def _sizes_to_try(specs: list[Any]) -> Iterator[int]:
+    yield from SIZES
+    size = 2 * SIZES[-1]
+    while size <= LARGEST_SIZE and all(
+        math.prod(_shape(spec, 1, (size,))) <= LARGEST_SAMPLE for spec in specs
+    ):
+        yield size
+        size *= 2
 
 
 def cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError:
@@ -250,11 +337,16 @@ def samples_of(
     """
     signature = signature_of(model, input_signature)
     specs = signature.specs
-    batches = (
-        draw(model, signature, seed=0, precision="float16")[0]
-        if inputs is None
-        else split(inputs, specs)
-    )
+    if inputs is not None:
+        batches = list(split(inputs, specs))
+    else:
+        run, names = in_keras(model, signature)
+
+        def usable(drawn: Drawn) -> list[Batch]:
+            require_finite(names, run(drawn[0][0].arrays), drawn[0][0].case)
+            return drawn[0]
+
+        batches = drawn_for(usable, model, signature, seed=0, precision="float16")
     return [
         {
             spec.name: np.moveaxis(array, -1, 1) if spec.name in second else array
