@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := keras_bn export models
 
-.PHONY: demo test slow lint bench clean
+.PHONY: demo test slow onednn lint bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
@@ -16,6 +16,11 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+
+# TensorFlow computes by oneDNN or by Eigen, as the CPU has it; what depends on that passes with both.
+onednn: $(VENV)/.test
+	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/pytest -m "onednn and not slow" --numprocesses 2 --dist loadfile
+	TF_ENABLE_ONEDNN_OPTS=1 $(BIN)/pytest -m "onednn and not slow" --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

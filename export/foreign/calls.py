@@ -9,7 +9,7 @@ end. Neither is left to it.
 
 import onnx_ir as ir
 
-from ..body_constants import bodies_of
+from ..graph.bodies import bodies_of
 
 __all__ = ["why_too_many"]
 

@@ -12,8 +12,8 @@ from collections import Counter
 import onnx
 import onnx_ir as ir
 
-from ..body_constants import bodies_of
 from ..errors import ExportError
+from ..graph.bodies import bodies_of
 from .calls import why_too_many
 from .origin import Origin
 from .weight_files import require_inside, tensors_of

@@ -14,15 +14,16 @@ import keras
 import numpy as np
 
 from ..errors import one_line
+from ..runtime.providers import CPU
+from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import Signature
 from .measure import errors_of, scale_of
-from .providers import CPU
+from .reference.keras_runs import in_keras, run_batches
+from .reference.rounding import run_rounded
+from .reference.truth import Float64Weights
 from .report import OutputParity
-from .rounding import run_rounded
 from .rule import MULTIPLE, TRUTHS, compare
-from .runners import LEVELS, OnnxRuntime, Samples, in_keras, run_batches
-from .samples import Batch, NothingFiniteError, cannot_run, require_finite
-from .truth import Float64Weights
+from .samples.samples import Batch, NothingFiniteError, cannot_run, require_finite
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
 
