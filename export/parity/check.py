@@ -27,7 +27,9 @@ from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
 from .options import require_options
 from .report import OutputParity, ParityReport
-from .samples.samples import Drawn, drawn_for, split
+from .samples.given import split
+from .samples.kinds import Drawn, drawn_for
+from .samples.samples import draw
 from .surface import Surface
 
 __all__ = ["check_parity"]
@@ -86,8 +88,12 @@ def check_parity(
         return expected_of(model, signature, found[0], precision), found
 
     if inputs is None:
-        options = {"seed": seed, "ranges": ranges, "precision": precision}
-        expected, (batches, drawn, notes) = drawn_for(expect, model, signature, **options)
+        expected, (batches, drawn, notes) = drawn_for(
+            expect,
+            lambda limits: draw(
+                model, signature, seed=seed, ranges=ranges, precision=precision, otherwise=limits
+            ),
+        )
     else:
         largest = functools.partial(largest_batch, model, signature)
         given = list(split(inputs, signature.specs, largest))

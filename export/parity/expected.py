@@ -15,15 +15,15 @@ import numpy as np
 
 from ..errors import one_line
 from ..runtime.providers import CPU
-from ..runtime.session import LEVELS, OnnxRuntime, Samples
+from ..runtime.session import LEVELS, OnnxRuntime, Samples, run_batches
 from ..signature import Signature
 from .measure import errors_of, scale_of
-from .reference.keras_runs import in_keras, run_batches
+from .reference.keras_runs import in_keras
 from .reference.rounding import run_rounded
 from .reference.truth import Float64Weights
 from .report import OutputParity
 from .rule import MULTIPLE, TRUTHS, compare
-from .samples.samples import Batch, NothingFiniteError, cannot_run, require_finite
+from .samples.kinds import Batch, NothingFiniteError, cannot_run, require_finite
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
 

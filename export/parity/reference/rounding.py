@@ -24,10 +24,10 @@ from tensorflow.python.ops import gen_math_ops
 
 from keras_bn.interception import call_of, replaced_methods
 
-from ...runtime.session import Samples
+from ...runtime.session import Samples, run_batches
 from ...signature import Signature
-from .keras_runs import in_keras, run_batches
-from .sums import sum_error
+from .keras_runs import in_keras
+from .sums import SINGLE, sum_error
 from .truth import Float64Weights
 
 __all__ = ["run_rounded"]
@@ -37,7 +37,6 @@ GATES = ("sigmoid", "erf", "erfc")  # of at most 2
 GATED = ("silu", "swish", "gelu")  # x times a gate
 # What every sum of TensorFlow's ends in, be it in a norm, in pooling or in a model's own code.
 SUMS = {"_sum": True, "mean": False}  # whether it is the sum itself, not its n-th part
-SINGLE = float(np.finfo(np.float32).eps)
 
 
 def run_rounded(

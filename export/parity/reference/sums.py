@@ -11,9 +11,10 @@ So the terms themselves are added, in float32, by each number of lanes that a pr
 
 import numpy as np
 
-__all__ = ["sum_error"]
+__all__ = ["SINGLE", "sum_error"]
 
 LANES = (1, 4, 16)
+SINGLE = float(np.finfo(np.float32).eps)  # what the errors are to be scaled by for other dtypes
 
 
 def sum_error(terms: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

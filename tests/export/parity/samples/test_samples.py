@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_bn.export import ExportError, check_parity, export_onnx
-from keras_bn.export.parity.samples.samples import draw, split
+from keras_bn.export.parity.samples.given import split
+from keras_bn.export.parity.samples.samples import draw
 from keras_bn.export.signature import signature_of
 
 
