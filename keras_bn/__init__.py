@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from keras_bn.importing import attribute
+from keras_bn.version import __version__
 
 if TYPE_CHECKING:
     from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
@@ -46,8 +47,6 @@ __all__ = [
     "use_fused_batch_norm",
     "use_keras_batch_norm",
 ]
-
-__version__ = "0.1.0"
 
 _MODULE_OF = {
     "BatchNormalization": "layer",

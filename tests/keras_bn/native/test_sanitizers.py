@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-DRIVER = Path(__file__).with_name("native_driver.cc")
+DRIVER = Path(__file__).with_name("driver.cc")
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,6 +1,6 @@
 // The native kernel without TensorFlow, for the sanitisers: every pass on awkward shapes, against the
 // definition in double; several callers at once; a forked child. Prints what differs, exits with 1.
-#include "../keras_bn/native/kernel.h"
+#include "../../../keras_bn/native/kernel.h"
 
 #include <sys/wait.h>
 #include <unistd.h>

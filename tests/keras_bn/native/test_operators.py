@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracles import gradients, moments, normalise
-from tolerances import HALF, assert_close
 
 import keras_bn
 from keras_bn import BatchNormalization
 from keras_bn.native import library
 from keras_bn.native.operators import batch_sums, normalise_by
+from tests.oracles import gradients, moments, normalise
+from tests.tolerances import HALF, assert_close
 
 OPERATORS, WHY_NOT = library.load()
 native = pytest.mark.skipif(OPERATORS is None, reason=WHY_NOT or "it is there")
