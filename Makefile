@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := keras_bn export models
 
-.PHONY: demo test slow onednn lint bench oldest versions clean
+.PHONY: demo test slow onednn lint bench oldest versions wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
@@ -41,6 +41,10 @@ oldest:
 
 versions:
 	$(PYTHON) tests/versions.py
+
+# Holds the kernel, and runs on this system and CPU architecture alone, with any Python 3.
+wheel: $(VENV)/.pip
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf $(VENV) .versions build dist *.egg-info
