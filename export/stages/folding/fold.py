@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bypass import bypass
 from ...graph.names import Names
 from .affine_nodes import AffineNode, affine_input, read
 from .algebra.affine import Affine
@@ -144,7 +145,7 @@ class _Walk:
         self.writer.release(node)
         for edit in edits.values():
             self.writer.make(edit)
-        self.writer.bypass(node, node.outputs[0], data)
+        bypass(node, data)
         return {node, *plan.edits, *edits}
 
     @property
