@@ -14,6 +14,7 @@ from keras_bn.version import __version__
 
 if TYPE_CHECKING:
     from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
+    from keras_bn.kernels import Kernel, kernel
     from keras_bn.layer import BatchNormalization
     from keras_bn.statistics.diagnosis import Cause
     from keras_bn.statistics.gap import GapReport, train_inference_gap
@@ -34,11 +35,13 @@ __all__ = [
     "CovariateShiftReport",
     "GapReport",
     "ImportanceWeights",
+    "Kernel",
     "StatisticsReport",
     "__version__",
     "adapt_statistics",
     "estimate_population_statistics",
     "importance_weights",
+    "kernel",
     "measure_covariate_shift",
     "train_inference_gap",
     "use_fused_batch_norm",
@@ -53,10 +56,12 @@ _MODULE_OF = {
     "CovariateShiftReport": "statistics.shift",
     "GapReport": "statistics.gap",
     "ImportanceWeights": "statistics.importance",
+    "Kernel": "kernels",
     "StatisticsReport": "statistics.population",
     "adapt_statistics": "statistics.population",
     "estimate_population_statistics": "statistics.population",
     "importance_weights": "statistics.importance",
+    "kernel": "kernels",
     "measure_covariate_shift": "statistics.shift",
     "train_inference_gap": "statistics.gap",
     "use_fused_batch_norm": "convert",
