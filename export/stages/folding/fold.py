@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bypass import bypass
 from ...graph.names import Names
 from .affine_nodes import AffineNode, affine_input, read
 from .algebra.affine import Affine
@@ -165,7 +166,7 @@ class _Walk:
             added = self.writer.make(edit)
             if added is not None:
                 self.order[added] = self.order[edit.node] + 0.5  # right behind it
-        self.writer.bypass(node, node.outputs[0], affine.input)
+        bypass(node, affine.input)
         return {node, *plan.edits, *edits}
 
     @property
