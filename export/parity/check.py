@@ -27,7 +27,7 @@ from .expected import expected_of, judge
 from .explaining.explain import explain as explain_difference
 from .options import require_options
 from .report import OutputParity, ParityReport
-from .samples.samples import draw, split
+from .samples.samples import Batch, draw, split
 from .surface import Surface
 
 __all__ = ["check_parity"]
@@ -90,6 +90,8 @@ def check_parity(
     else:
         largest = functools.partial(largest_batch, model, signature)
         batches = list(split(inputs, signature.specs, largest))
+    if precision == "float32":
+        batches = [_in_float32(batch) for batch in batches]
     expected = expected_of(model, signature, batches, precision)
     outputs = [row for name in providers for row in judge(path, expected, name)]
     notes += surface.notes(expected, precision)
@@ -122,6 +124,15 @@ def check_parity(
         fault=found.fault,
         notes=(*report.notes, *found.notes),
     )
+
+
+def _in_float32(batch: Batch) -> Batch:
+    """Return a batch whose float64 numbers are those of float32, which is what the file takes."""
+    arrays = [
+        array.astype(np.float32).astype(np.float64) if array.dtype == np.float64 else array
+        for array in batch.arrays
+    ]
+    return Batch(batch.case, arrays)
 
 
 def _doubtful(outputs: Sequence[OutputParity]) -> str:
