@@ -2,13 +2,13 @@
 
 import dataclasses
 import hashlib
+import importlib
 import platform
-from importlib.metadata import version
 from pathlib import Path
 
 __all__ = ["SourceFile", "versions"]
 
-PACKAGES = ("keras-bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
+PACKAGES = ("keras_bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,5 +39,11 @@ class SourceFile:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a report is made with, by name."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """Return the versions of what a report is made with, by name.
+
+    The imported modules tell theirs: the distribution that brought them may be named otherwise, as
+    tf-nightly, tensorflow-cpu and onnxruntime-gpu are.
+    """
+    modules = {name.replace("_", "-"): importlib.import_module(name) for name in PACKAGES}
+    told = {name: str(module.__version__) for name, module in modules.items()}
+    return {"python": platform.python_version(), **told}

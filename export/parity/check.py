@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..errors import ExportError
 from ..files.paths import require_file
 from ..files.provenance import versions
 from ..foreign.opening import open_model
@@ -23,11 +24,12 @@ from ..runtime.providers import CPU, require_providers
 from ..signature import signature_of
 from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
-from .expected import expected_of, judge
+from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
-from .options import require_options
 from .report import OutputParity, ParityReport
-from .samples.samples import Batch, draw, split
+from .samples.given import split
+from .samples.kinds import Drawn, drawn_for
+from .samples.samples import draw
 from .surface import Surface
 
 __all__ = ["check_parity"]
@@ -76,25 +78,28 @@ def check_parity(
     """
     require_precision("check", precision)
     require_providers(providers)
-    require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
+    _require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
     surface = Surface.of(open_model(path, where="check"))
     signature = signature_of(model, input_signature)
-    drawn: dict[str, str] = {}
-    notes: list[str] = []
+
+    def expect(found: Drawn) -> tuple[Expected, Drawn]:
+        return expected_of(model, signature, found[0], precision), found
+
     if inputs is None:
-        batches, drawn, notes = draw(
-            model, signature, seed=seed, ranges=ranges, precision=precision
+        expected, (batches, drawn, notes) = drawn_for(
+            expect,
+            lambda limits: draw(
+                model, signature, seed=seed, ranges=ranges, precision=precision, otherwise=limits
+            ),
         )
     else:
         largest = functools.partial(largest_batch, model, signature)
-        batches = list(split(inputs, signature.specs, largest))
-    if precision == "float32":
-        batches = [_in_float32(batch) for batch in batches]
-    expected = expected_of(model, signature, batches, precision)
+        given = list(split(inputs, signature.specs, largest))
+        expected, (batches, drawn, notes) = expect((given, {}, []))
     outputs = [row for name in providers for row in judge(path, expected, name)]
-    notes += surface.notes(expected, precision)
+    notes = [*notes, *surface.notes(expected, precision)]
     report = ParityReport(
         str(model.name),
         str(path),
@@ -126,13 +131,30 @@ def check_parity(
     )
 
 
-def _in_float32(batch: Batch) -> Batch:
-    """Return a batch whose float64 numbers are those of float32, which is what the file takes."""
-    arrays = [
-        array.astype(np.float32).astype(np.float64) if array.dtype == np.float64 else array
-        for array in batch.arrays
-    ]
-    return Batch(batch.case, arrays)
+def _require_options(*, onnx_path: Any, inputs: Any, ranges: Any, explain: Any) -> None:
+    """Raise `ExportError` unless these options of `check_parity` are of the right kind."""
+    for name, value, rule, holds in (
+        ("onnx_path", onnx_path, "be a path", isinstance(onnx_path, str | os.PathLike)),
+        (
+            "ranges",
+            ranges,
+            "be a dict of two numbers by input name",
+            ranges is None or isinstance(ranges, Mapping),
+        ),
+        (
+            "explain",
+            explain,
+            "be True, False or None",
+            explain is None or isinstance(explain, bool),
+        ),
+    ):
+        if not holds:
+            raise ExportError(f"check: `{name}` must {rule}. Received: {name}={value!r}.")
+    if inputs is not None and ranges:
+        raise ExportError(
+            "check: `ranges` must be left out where samples are given. "
+            f"Received: ranges={dict(ranges)!r} and `inputs`."
+        )
 
 
 def _doubtful(outputs: Sequence[OutputParity]) -> str:

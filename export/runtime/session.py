@@ -16,7 +16,7 @@ from ..files.metadata import channels_second
 from .arena import give_memory_back, share_bounded_arena
 from .providers import CPU
 
-__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position"]
+__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position", "run_batches"]
 
 LEVELS = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -157,3 +157,15 @@ def by_position(names: list[str], found: list[str]) -> list[str]:
     ['dense', 'dense_1']
     """
     return names if set(names) <= set(found) else found[: len(names)]
+
+
+def run_batches(run: Run, batches: list[Samples]) -> Samples:
+    """Run every batch and join the results of each output, at least of rank 1."""
+    columns = zip(*(run(batch) for batch in batches), strict=True)
+    joined = []
+    for column in columns:
+        parts = [np.atleast_1d(part) for part in column]
+        if len({part.shape[1:] for part in parts}) > 1:  # unknown dimensions that follow the batch
+            parts = [part.reshape(-1) for part in parts]
+        joined.append(np.concatenate(parts))
+    return joined

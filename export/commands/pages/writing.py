@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_bn.importing import why_not_found
+
 from ...errors import ExportError
 from ...files.paths import require_another_file
 
@@ -61,8 +63,7 @@ def write_parity_page(
         command: The command that asks for it.
     """
     from ...files.provenance import SourceFile
-    from .document import ParityDocument
-    from .parity_page import render_parity_page
+    from .parity_page import ParityDocument, render_parity_page
 
     bench = _bench(model, source, file)
     document = ParityDocument(
@@ -92,7 +93,4 @@ def require_page_extra() -> None:
     try:
         import jinja2  # noqa: F401
     except ModuleNotFoundError as e:
-        raise ExportError(
-            f"--html needs the package {e.name!r}, which is not installed. "
-            "Install the extra: pip install 'keras-bn[report]'."
-        ) from e
+        raise ExportError(f"--html needs {why_not_found(e, 'report')}") from e

@@ -34,10 +34,9 @@ from ..reference.intermediates import Intermediate, Recorder
 from ..reference.keras_runs import in_keras
 from ..reference.truth import Float64Weights
 from ..report import LayerParity
-from ..samples.samples import cannot_run
+from ..samples.kinds import cannot_run
 from .matching import Match, Record, best_match, candidates, compared, folded_before
-from .search import first_wrong, known_before
-from .taps import Taps
+from .taps import Taps, first_wrong, known_before
 
 __all__ = ["Layers", "compare_layers"]
 

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_bn import BatchNormalization
+from keras_bn.layer import BatchNormalization
 
 from .conversions import place_operator
 

@@ -21,8 +21,8 @@ import numpy as np
 import onnx_ir as ir
 import tensorflow as tf
 
-from keras_bn import __version__
 from keras_bn.interception import eager_functions
+from keras_bn.version import __version__
 
 from ...errors import ExportError, one_line
 from ...graph.layer_names import LayerPaths, name_after_layers, name_constants
