@@ -28,6 +28,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.names import Names
+from ...graph.operators import count_operators
 from .affine_nodes import AffineNode, affine_input, read
 from .algebra.affine import Affine
 from .differences import require_precise
@@ -51,6 +52,7 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
         A new model with the same inputs, outputs and results, and one row for each affine
         operator found: folded, or refused with a reason.
     """
+    before = count_operators(model.graph)
     model = model.clone()
     names = Names.of(model.graph)
     walks = [_Walk(graph, names) for graph in (model.graph, *model.graph.subgraphs())]
@@ -59,6 +61,8 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     return model, FoldReport(
         tuple(row for walk in walks for row in walk.folds),
         tuple(row for walk in walks for row in walk.refusals.values()),
+        before,
+        count_operators(model.graph),
     )
 
 
