@@ -33,6 +33,9 @@ def fold(
         typer.Argument(metavar="[OUT.onnx]", help="The file to write.", show_default=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; just report.")] = False,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Weights that are inputs too become constants.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -64,7 +67,7 @@ def fold(
         opened = open_model(model)
         files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
         before = sum(path.stat().st_size for path in files)
-        folded, report = fold_opened(opened)
+        folded, report = fold_opened(opened, freeze=freeze)
         after = None if temporary is None else _write(opened, folded, model, temporary)
     content: dict[str, Any] = {"path": str(model), "size": before, "out": None, "out_size": after}
     if writing is None:
