@@ -7,8 +7,9 @@ It imports neither onnx nor tf2onnx nor onnxruntime; those belong to `keras_bn.e
 import importlib
 import os
 import sys
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from keras_bn.importing import attribute
 
 if TYPE_CHECKING:
     from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
@@ -43,7 +44,7 @@ __all__ = [
     "use_keras_batch_norm",
 ]
 
-__version__ = version("keras-bn")
+__version__ = "0.1.0"
 
 _MODULE_OF = {
     "BatchNormalization": "layer",
@@ -67,7 +68,7 @@ _MODULE_OF = {
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return attribute(__name__, _MODULE_OF[name], name)
 
 
 # Python imports this package before the command line's own module. TensorFlow takes seconds to

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_bn.arguments import check_options, check_shape
+from keras_bn.arguments import check_options, check_shape, renorm_arguments
 from keras_bn.fused import fused_inference, fused_training, why_not_fused
 from keras_bn.moments import layer_moments, normalise, per_channel
 from keras_bn.running import (
@@ -65,7 +65,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         gamma_regularizer: Penalty on `gamma`.
         beta_constraint: Projection of `beta` after each update.
         gamma_constraint: Projection of `gamma` after each update.
-        renorm: Use batch renormalisation, arXiv:1702.03275.
+        renorm: Use batch renormalisation, arXiv:1702.03275; with Keras 3.14 or newer.
         renorm_clipping: Bounds "rmin", "rmax", "dmax" of its corrections.
         renorm_momentum: Weight of the past in its own statistics.
         synchronized: Take the moments over all replicas of a `tf.distribute` strategy.
@@ -90,6 +90,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         ValueError: If `ghost_batch_size` is not a positive integer.
         ValueError: If `ghost_batch_size` is combined with `renorm` or `synchronized`.
         ValueError: If `momentum=None` is combined with `renorm`.
+        ValueError: If `renorm` is True and Keras older than 3.14.
         ValueError: If `axis` is out of range for the input, when the layer is built.
         ValueError: If `fused=True` and the fused kernel cannot be used.
 
@@ -102,6 +103,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithms 1 and 2.
     """
+
+    renorm = False  # Keras before 3.14 sets none
 
     def __init__(
         self,
@@ -143,10 +146,10 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             gamma_regularizer=gamma_regularizer,
             beta_constraint=beta_constraint,
             gamma_constraint=gamma_constraint,
-            renorm=renorm,
-            renorm_clipping=renorm_clipping,
-            renorm_momentum=renorm_momentum,
             synchronized=synchronized,
+            **renorm_arguments(
+                renorm, renorm_clipping=renorm_clipping, renorm_momentum=renorm_momentum
+            ),
             **kwargs,
         )
         self.momentum: float | None = None if momentum is None else float(momentum)

@@ -11,10 +11,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
+
+from keras_bn import __version__
 
 from ..errors import ExportError, one_line
 from ..parity.report import ParityError
@@ -104,7 +105,7 @@ def _complain_of(error: Exception, name: str) -> int:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"keras-bn {version('keras-bn')}")
+        print(f"keras-bn {__version__}")
         raise typer.Exit
 
 

@@ -19,11 +19,13 @@ from ..runtime.session import LEVELS, OnnxRuntime, Samples, run_batches
 from ..signature import Signature
 from .measure import errors_of, scale_of
 from .reference.keras_runs import in_keras
+from .reference.refused import StoodIn
 from .reference.rounding import run_rounded
 from .reference.truth import Float64Weights
 from .report import OutputParity
 from .rule import MULTIPLE, TRUTHS, compare
-from .samples.kinds import Batch, NothingFiniteError, cannot_run, require_finite
+from .samples.kinds import Batch, NothingFiniteError, require_finite
+from .samples.refusal import cannot_run
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
 
@@ -58,6 +60,7 @@ class Expected:
         outputs: Names of the outputs.
         cases: An entry for each kind.
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
+        stood_in: What TensorFlow refuses to compute on this CPU in the model's own precision.
         left_out: Kinds on which an output has no finite value.
     """
 
@@ -65,13 +68,14 @@ class Expected:
     outputs: list[str]
     cases: list[Case]
     epsilon: float
+    stood_in: StoodIn
     left_out: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What the truth says about the model."""
         limit = float(np.sqrt(self.epsilon))
-        notes = [
+        notes = self.stood_in.notes + [
             f"{kind} inputs were left out: an output has no finite value on them"
             for kind in self.left_out
         ]
@@ -101,7 +105,8 @@ def expected_of(
         ExportError: If Keras cannot run on a batch.
         NothingFiniteError: If no value of an output is finite on the first kind of inputs.
     """
-    run, names = in_keras(model, signature)
+    stood_in = StoodIn()
+    run, names = in_keras(model, signature, stood_in=stood_in)
     weights = Float64Weights(model)
     wide, _ = in_keras(model, signature, weights)
     epsilon = epsilon_of(model) if precision == "keep" else float(np.finfo(precision).eps)
@@ -123,7 +128,9 @@ def expected_of(
             continue
         rounded = functools.partial(run_rounded, model, signature, arrays, MULTIPLE * epsilon)
         cases.append(Case(kind, arrays, own, truth, reference, functools.cache(rounded)))
-    return Expected([spec.name for spec in signature.specs], names, cases, epsilon, tuple(left_out))
+    return Expected(
+        [spec.name for spec in signature.specs], names, cases, epsilon, stood_in, tuple(left_out)
+    )
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:

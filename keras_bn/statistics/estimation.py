@@ -182,7 +182,7 @@ class Estimation:
             return []
         mean, variance = statistics
         pairs = [(layer.moving_mean, mean), (layer.moving_variance, variance)]
-        if layer.renorm:
+        if getattr(layer, "renorm", False):  # Keras has it since 3.14
             deviation = np.sqrt(variance + layer.epsilon)
             pairs += [(layer.renorm_mean, mean)]
             pairs += [(layer.renorm_stddev, deviation), (layer.moving_stddev, deviation)]

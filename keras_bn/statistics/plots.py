@@ -139,7 +139,7 @@ def plot_monitor(history: Mapping[str, Sequence[float]], mean_history: Sequence[
 def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
-    except ImportError as e:
+    except ModuleNotFoundError as e:
         raise ImportError(
             "plots: needs matplotlib; install it with `pip install 'keras-bn[plots]'`"
         ) from e

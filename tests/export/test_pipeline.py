@@ -28,6 +28,7 @@ def per_channel_arithmetic(path):
     return [n.name for n in graph.node if n.op_type in arithmetic and constants & set(n.input)]
 
 
+@pytest.mark.smoke
 def test_digits_network_has_no_trace_of_batch_norm(randomised, tmp_path, rng):
     model = randomised(digits_cnn.build())
     path = tmp_path / "digits.onnx"
@@ -44,6 +45,7 @@ def test_digits_network_has_no_trace_of_batch_norm(randomised, tmp_path, rng):
     assert_close(session.run(None, {"image": x})[0], model(x, training=False))
 
 
+@pytest.mark.smoke
 def test_stock_and_own_layer_give_the_same_graph(randomised):
     def build(layer):
         x = keras.Input((6, 6, 3), name="x")
@@ -62,6 +64,7 @@ def test_stock_and_own_layer_give_the_same_graph(randomised):
         assert_close(ours, stock, 1e-6)
 
 
+@pytest.mark.smoke
 def test_weights_keep_their_keras_names(small_model, tmp_path):
     export_onnx(small_model, tmp_path / "model.onnx")
     names = {tensor.name for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}

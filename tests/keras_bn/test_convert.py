@@ -44,6 +44,7 @@ def images(rng):
     return rng.normal(1.0, 2.0, (4, 4, 4, 3)).astype(np.float32)
 
 
+@pytest.mark.smoke
 def test_every_layer_of_a_functional_model_is_reached(randomised, images):
     model = randomised(functional())
     before, weights = model(images), model.get_weights()
@@ -57,6 +58,7 @@ def test_every_layer_of_a_functional_model_is_reached(randomised, images):
     assert_close(model(images), before)
 
 
+@pytest.mark.smoke
 def test_subclassed_model_is_reached(rng):
     model = Subclassed()
     x = rng.normal(size=(8, 5)).astype(np.float32)
@@ -96,6 +98,7 @@ def test_converted_layer_has_a_stateless_call(rng):
     assert_close(state[0], 0.01 * x.mean(0))
 
 
+@pytest.mark.smoke
 def test_compiled_model_keeps_its_state_and_trains_on_the_new_layer(rng):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), Stock(name="bn")])
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
@@ -127,6 +130,7 @@ def test_converted_layer_has_every_feature(rng, tmp_path):
     assert_close(again(x), model(x))
 
 
+@pytest.mark.smoke
 def test_there_and_back_gives_the_same_config(images):
     model = functional()
     before = model.get_config()

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bn import BatchNormalization
+from keras_bn.arguments import KERAS_HAS_RENORM
 from tests.oracles import gradients, moments, normalise
 from tests.tolerances import HALF, assert_close
 
@@ -38,6 +39,7 @@ def fused_operators(layer, shape, training, dtype="float32"):
     return [op.name for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_training_output_is_normalised_by_the_batch(rng, shape, axis):
     layer = built(shape, axis)
@@ -48,6 +50,7 @@ def test_training_output_is_normalised_by_the_batch(rng, shape, axis):
     assert_close(layer(x, training=True), expected)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 @pytest.mark.parametrize("bessel", [True, False])
 def test_running_statistics_move_towards_the_batch(rng, shape, axis, bessel):
@@ -62,6 +65,7 @@ def test_running_statistics_move_towards_the_batch(rng, shape, axis, bessel):
     assert_close(layer.moving_variance, 0.9 * old_variance + 0.1 * variance)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_inference_uses_the_running_statistics(rng, shape, axis):
     layer = built(shape, axis)
@@ -74,6 +78,7 @@ def test_inference_uses_the_running_statistics(rng, shape, axis):
         np.testing.assert_array_equal(weight, old)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("fused", [None, False], ids=["fused", "portable"])
 def test_gradients_are_those_of_the_batch_statistics(rng, fused):
     layer = built((4, 5, 6, 3), fused=fused)
@@ -88,6 +93,7 @@ def test_gradients_are_those_of_the_batch_statistics(rng, fused):
         assert_close(a, e)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_input_keeps_float32_statistics(rng, dtype):
     layer = BatchNormalization(momentum=0.0, dtype=f"mixed_{dtype}")
@@ -101,6 +107,7 @@ def test_half_precision_input_keeps_float32_statistics(rng, dtype):
     assert_close(layer.moving_variance, variance * m / (m - 1))
 
 
+@pytest.mark.smoke
 def test_float64_is_computed_in_float64(rng):
     layer = BatchNormalization(dtype="float64", momentum=0.0)
     x = rng.normal(3.0, 2.0, (4, 5, 6, 3))
@@ -110,6 +117,7 @@ def test_float64_is_computed_in_float64(rng):
     assert_close(y, normalise(x, mean, variance, 1.0, 0.0, layer.epsilon), 1e-12)
 
 
+@pytest.mark.smoke
 def test_mask_leaves_positions_out_of_the_moments(rng):
     layer = built((6, 5, 3), momentum=0.0)
     x = rng.normal(3.0, 2.0, (6, 5, 3)).astype(np.float32)
@@ -134,6 +142,7 @@ def test_frozen_layer_runs_in_inference_mode(rng):
     np.testing.assert_array_equal(layer(x, training=True), layer(x, training=False))
 
 
+@pytest.mark.smoke
 def test_center_and_scale_can_be_off(rng):
     layer = BatchNormalization(center=False, scale=False)
     x = rng.normal(3.0, 2.0, (4, 5, 6, 3)).astype(np.float32)
@@ -168,9 +177,10 @@ def test_other_configurations_take_the_portable_path(arguments):
     assert fused_operators(layer, (4, 5, 6, 3), training=True) == []
 
 
+@pytest.mark.smoke
 def test_renorm_and_synchronized_follow_stock_keras(rng):
     x = rng.normal(3.0, 2.0, (4, 5, 6, 3)).astype(np.float32)
-    for argument in ("renorm", "synchronized"):
+    for argument in ("renorm", "synchronized") if KERAS_HAS_RENORM else ("synchronized",):
         ours = BatchNormalization(bessel_correction=False, **{argument: True})
         stock = keras.layers.BatchNormalization(**{argument: True})
         for layer in (ours, stock):
@@ -179,6 +189,7 @@ def test_renorm_and_synchronized_follow_stock_keras(rng):
             assert_close(a, e)
 
 
+@pytest.mark.smoke
 def test_trains_inside_a_model(rng):
     model = keras.Sequential(
         [
@@ -195,6 +206,7 @@ def test_trains_inside_a_model(rng):
     assert np.all(model.layers[1].moving_mean.numpy() != 0.0)
 
 
+@pytest.mark.smoke
 def test_config_round_trip():
     layer = BatchNormalization(
         axis=1, momentum=0.5, bessel_correction=False, fused=False, name="bn"
@@ -202,6 +214,7 @@ def test_config_round_trip():
     assert BatchNormalization.from_config(layer.get_config()).get_config() == layer.get_config()
 
 
+@pytest.mark.smoke
 def test_config_extends_that_of_keras():
     ours, stock = (
         BatchNormalization(name="a").get_config(),
@@ -224,6 +237,7 @@ def test_signature_begins_with_that_of_keras():
     assert positional(BatchNormalization) == positional(keras.layers.BatchNormalization)
 
 
+@pytest.mark.smoke
 def test_saved_model_file_loads_again(rng, tmp_path):
     model = keras.Sequential([keras.Input((4, 4, 3)), BatchNormalization(bessel_correction=False)])
     x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
@@ -235,6 +249,7 @@ def test_saved_model_file_loads_again(rng, tmp_path):
     np.testing.assert_array_equal(model(x), again(x))
 
 
+@pytest.mark.smoke
 def test_weights_go_to_stock_keras_and_back(rng, tmp_path):
     x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
     stock = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.BatchNormalization(name="bn")])
@@ -246,6 +261,7 @@ def test_weights_go_to_stock_keras_and_back(rng, tmp_path):
     stock.set_weights(ours.get_weights())
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [

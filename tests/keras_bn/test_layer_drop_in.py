@@ -34,6 +34,7 @@ def fitted(rng, **compile_arguments):
     return model
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("mode", [{"jit_compile": True}, {"run_eagerly": True}])
 def test_every_compilation_mode_trains_alike(mode):
     plain = fitted(np.random.default_rng(0), jit_compile=False)
@@ -115,6 +116,7 @@ def test_saved_model_serves_inference(rng, tmp_path):
     assert_close(loaded.serve(x), model(x))
 
 
+@pytest.mark.smoke
 def test_constraints_and_regularizers_are_applied(rng):
     model = network(
         gamma_constraint=keras.constraints.MaxNorm(0.1), beta_regularizer=keras.regularizers.L2(1.0)
@@ -127,6 +129,7 @@ def test_constraints_and_regularizers_are_applied(rng):
     assert np.linalg.norm(model.get_layer("bn").gamma) <= 0.1 + 1e-6
 
 
+@pytest.mark.smoke
 def test_mask_of_the_previous_layer_arrives(rng):
     x = rng.normal(3.0, 1.0, (4, 5, 2)).astype(np.float32)
     x[:, 3:] = 0.0
@@ -175,6 +178,7 @@ def test_layer_builds_inside_a_composite_layer(rng):
         assert model.layers[0].norm.skipped_batches == 1
 
 
+@pytest.mark.smoke
 def test_stateless_call_returns_the_new_statistics(rng):
     layer = BatchNormalization(momentum=0.0)
     layer.build((None, 4, 4, 3))

@@ -29,6 +29,7 @@ def batch(rng):
     return rng.normal(3.0, 2.0, (8, 5, 6, 3)).astype(np.float32)
 
 
+@pytest.mark.smoke
 def test_cumulative_average_counts_all_batches_equally(rng):
     batches = [rng.normal(i, 1.0 + i, (6, 4)).astype(np.float32) for i in range(5)]
     layer = trained(BatchNormalization(momentum=None), *batches)
@@ -47,6 +48,7 @@ def test_cumulative_average_counts_on_in_half_precision(rng):
     assert float(layer.batches_seen) == 257.0
 
 
+@pytest.mark.smoke
 def test_cumulative_layer_round_trips(batch, tmp_path):
     model = keras.Sequential([keras.Input((5, 6, 3)), BatchNormalization(momentum=None)])
     model(batch, training=True)
@@ -56,6 +58,7 @@ def test_cumulative_layer_round_trips(batch, tmp_path):
     assert float(layer.batches_seen) == 1.0
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("shape", [(8,), (8, 5), (8, 5, 6)])
 def test_sample_weights_equal_repetition_in_the_mean(rng, batch, shape):
     counts = rng.integers(0, 3, shape)
@@ -76,6 +79,7 @@ def test_sample_weights_normalise_the_output(batch):
     assert_close(layer(batch, training=True, sample_weight=w), expected)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_ghost_batches_are_normalised_each_on_its_own(batch, axis):
     layer = BatchNormalization(axis=axis, ghost_batch_size=2, momentum=0.0)
@@ -91,6 +95,7 @@ def test_ghost_batches_are_normalised_each_on_its_own(batch, axis):
     assert_close(layer.moving_variance, np.mean([v * m / (m - 1) for _, v, m in parts], 0))
 
 
+@pytest.mark.smoke
 def test_ghost_batches_mask_and_weights_combine(rng):
     x = rng.normal(3.0, 2.0, (6, 5, 3)).astype(np.float32)
     mask, w = rng.random((6, 5)) < 0.7, rng.uniform(0.5, 2.0, 6).astype(np.float32)
@@ -158,12 +163,14 @@ def test_unusable_batch_leaves_the_statistics_untouched(batch, spoil, arguments,
     assert not np.array_equal(before[0], layer.moving_mean)
 
 
+@pytest.mark.smoke
 def test_skipping_can_be_switched_off(batch):
     layer = trained(BatchNormalization(skip_nonfinite=False), with_value(batch, np.nan))
     assert np.isnan(layer.moving_mean[0])
     assert layer.skipped_batches == 0
 
 
+@pytest.mark.smoke
 def test_skip_counter_is_no_weight(batch):
     layer = trained(BatchNormalization(), batch)
     names = [weight.name for weight in layer.weights]

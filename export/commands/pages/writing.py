@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_bn.importing import why_not_found
+
 from ...errors import ExportError
 from ...files.paths import require_another_file
 
@@ -92,7 +94,4 @@ def require_page_extra() -> None:
     try:
         import jinja2  # noqa: F401
     except ModuleNotFoundError as e:
-        raise ExportError(
-            f"--html needs the package {e.name!r}, which is not installed. "
-            "Install the extra: pip install 'keras-bn[report]'."
-        ) from e
+        raise ExportError(f"--html needs {why_not_found(e, 'report')}") from e

@@ -1,35 +1,16 @@
-"""What TensorFlow does not compute in float64 on a CPU, computed in float64.
+"""Bilinear and bicubic resizing in float64.
 
-a maximum in three dimensions    over two axes, then over the third
-bilinear, bicubic resizing       TensorFlow's compute in float32 whatever they are given, places
-                                 of pixels and, by a table of 1024, weights included
-
-Resizing that is antialiased or keeps the aspect ratio stays TensorFlow's.
+TensorFlow's compute in float32 whatever they are given, places of pixels and, by a table of 1024,
+weights included. Resizing that is antialiased or keeps the aspect ratio stays TensorFlow's.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["max_pool_3d", "resize"]
-
-
-def max_pool_3d(layer: Any, inputs: Any) -> Any:
-    """Compute what a MaxPooling3D does, shape (N, D, H, W, C): over H and W, then over D."""
-    first = layer.data_format == "channels_first"
-    x = keras.ops.moveaxis(inputs, 1, -1) if first else inputs
-    (depth, *plane), (step, *steps) = layer.pool_size, layer.strides
-    n, d, h, w, c = keras.ops.shape(x)
-    x = keras.ops.reshape(x, (n * d, h, w, c))
-    x = keras.ops.max_pool(x, plane, steps, layer.padding, "channels_last")
-    _, h, w, _ = keras.ops.shape(x)
-    x = keras.ops.reshape(x, (n, d, h * w, c))
-    x = keras.ops.max_pool(x, (depth, 1), (step, 1), layer.padding, "channels_last")
-    x = keras.ops.reshape(x, (n, keras.ops.shape(x)[1], h, w, c))
-    return keras.ops.moveaxis(x, -1, 1) if first else x
+__all__ = ["resize"]
 
 
 def resize(

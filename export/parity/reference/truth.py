@@ -6,8 +6,8 @@ variables. No layer is built again or copied, so that nested, shared, subclassed
 compute what they always do, also those that could not be made from their config. All is put back
 when the call ends, be it by an error or an interrupt; the variables are never touched.
 
-What TensorFlow does not compute in float64 itself has a stand-in (`kernels.py`). What a layer casts
-itself, such as a Lambda that says "float32", stays in that precision.
+What TensorFlow does not compute in float64 itself has a stand-in (`kernels.py`, `refused.py`). What
+a layer casts itself, such as a Lambda that says "float32", stays in that precision.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from keras.src.backend.common.variables import AutocastScope
 
 from keras_bn.interception import replaced_methods
 
-from .kernels import max_pool_3d, resize
+from .kernels import resize
 
 __all__ = ["Float64Weights", "computing_in_float64"]
 
@@ -64,11 +64,6 @@ def computing_in_float64(model: keras.Model) -> Iterator[None]:
         for tensor in keras.tree.flatten(getattr(layer, "_inputs", None) or [])
         if isinstance(tensor, keras.KerasTensor) and tensor.dtype in NARROW
     }.values()
-    cubes = [
-        (layer, "call", functools.partial(max_pool_3d, layer))
-        for layer in layers
-        if isinstance(layer, keras.layers.MaxPooling3D)
-    ]
     policies = [vars(layer)["_dtype_policy"] for layer in layers]
     dtypes = [tensor.dtype for tensor in tensors]
     default = keras.config.floatx()
@@ -80,7 +75,7 @@ def computing_in_float64(model: keras.Model) -> Iterator[None]:
             tensor._dtype = "float64"
         # Else a variable says that it is float32, whatever its value in a StatelessScope is.
         resizing = (tf.image, "resize", functools.partial(resize, tf.image.resize))
-        with replaced_methods([*cubes, resizing]), AutocastScope("float64"):
+        with replaced_methods([resizing]), AutocastScope("float64"):
             yield
     finally:
         keras.config.set_floatx(default)

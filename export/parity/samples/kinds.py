@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...errors import ExportError, one_line
+from ...errors import ExportError
 from ...runtime.session import Run, Samples
 from .distribution import Distribution
 
@@ -28,7 +28,7 @@ __all__ = [
     "Batch",
     "Drawn",
     "NothingFiniteError",
-    "cannot_run",
+    "UnfitSizesError",
     "draw_kinds",
     "drawn_for",
     "require_finite",
@@ -36,6 +36,7 @@ __all__ = [
 
 Drawn = tuple["list[Batch]", dict[str, str], list[str]]  # batches, what was drawn in words, notes
 Result = TypeVar("Result")
+Refusal = Callable[[Iterable[Iterable[int]], Exception], ExportError]
 
 DRAWN_BATCHES = (1, 2, 3)
 EDGE_SAMPLES = 2
@@ -45,6 +46,10 @@ SIZES = (32, 96, 224)
 FURTHER = ((13, 6), (16, 16))
 LARGEST_SIZE, LARGEST_SAMPLE = 2**16, 2**22  # of a dimension; values of an input
 RANGES = ((0.0, 1.0), (1.0, 10.0))  # for logarithms, roots and their like
+
+
+class UnfitSizesError(ExportError):
+    """What is to run does not on samples of this shape."""
 
 
 class NothingFiniteError(ExportError):
@@ -68,6 +73,7 @@ def draw_kinds(
     specs: Sequence[Any],
     distributions: Sequence[Distribution],
     run: Run,
+    cannot_run: Refusal,
     *,
     seed: int,
     precision: str = "keep",
@@ -78,6 +84,7 @@ def draw_kinds(
         specs: The inputs, a `tf.TensorSpec` each, or what has a name, a shape and a dtype like one.
         distributions: What to draw for each.
         run: Runs what they are the inputs of.
+        cannot_run: Makes an error of that which `run` raises on samples of some shapes.
         seed: Seed of the draws.
         precision: "keep", or what a file computes in.
 
@@ -90,7 +97,7 @@ def draw_kinds(
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise ExportError(f"check: `seed` must be an integer of at least 0. Received: {seed!r}.")
     generator = np.random.default_rng(seed)
-    first, second, notes = _sizes(specs, distributions, run)
+    first, second, notes = _sizes(specs, distributions, run, cannot_run)
 
     def batch(case: str, size: int, dimensions: tuple[int, ...]) -> Batch:
         arrays = []
@@ -151,12 +158,14 @@ def drawn_for(
         raise e
 
 
-def require_finite(names: Iterable[str], outputs: Samples, kind: str) -> None:
+def require_finite(
+    names: Iterable[str], outputs: Samples, kind: str, where: str = "the Keras model"
+) -> None:
     """Raise `NothingFiniteError` if an output has no finite value."""
     for name, values in zip(names, outputs, strict=True):
         if values.size == 0 or not np.isfinite(values).any():
             raise NothingFiniteError(
-                f"check: output {name!r} of the Keras model must have finite values to "
+                f"check: output {name!r} of {where} must have finite values to "
                 f"compare. Received: {values.size} values, none finite, on {kind} inputs. "
                 "Give other samples, or mend the model."
             )
@@ -173,7 +182,7 @@ def _shape(spec: Any, batch: int, dimensions: tuple[int, ...]) -> list[int]:
 
 
 def _sizes(
-    specs: Sequence[Any], distributions: Sequence[Distribution], run: Run
+    specs: Sequence[Any], distributions: Sequence[Distribution], run: Run, cannot_run: Refusal
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None, list[str]]:
     """Return the sizes of unknown dimensions by axis, another set of them, and notes."""
     if all(size is not None for spec in specs for size in spec.shape[1:]):
@@ -205,6 +214,8 @@ def _sizes(
                     return (size,), further, notes
             alone = f"unknown dimensions at one size alone, {size}: none other runs"
             return (size,), None, [*notes, alone]
+        if not isinstance(failures[-1], UnfitSizesError):
+            raise failures[-1]
     raise ExportError(f"{failures[0]} No size from {SIZES[0]} to {size} runs.")
 
 
@@ -216,12 +227,3 @@ def _sizes_to_try(specs: Sequence[Any]) -> Iterator[int]:
     ):
         yield size
         size *= 2
-
-
-def cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError:
-    """Return the error of a model that Keras cannot run on some samples."""
-    return ExportError(
-        "check: Keras must be able to run the model on the samples. Received: "
-        f"{[tuple(shape) for shape in shapes]}: {one_line(error)}. "
-        "Give samples of a suitable shape, with indices that tables have, by `inputs` or --input."
-    )

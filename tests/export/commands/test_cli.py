@@ -24,6 +24,7 @@ from tests.commands import TOOL, assert_one_line, tool
 from tests.export.onnx_edits import change_weight
 
 
+@pytest.mark.smoke
 def test_export_writes_a_proven_file(files):
     done = tool("export", files / "model.keras", files / "new.onnx")
     assert done.returncode == 0
@@ -43,6 +44,7 @@ def change_a_bias(path):
     change_weight(path, "dense/bias", lambda bias: bias + 0.01)
 
 
+@pytest.mark.smoke
 def test_check_exits_with_the_verdict(run, files):
     agreed = run("check", files / "model.keras", files / "model.onnx")
     assert (agreed.returncode, agreed.stderr) == (0, "")

@@ -7,8 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
+import keras_bn
 from keras_bn.export import export_onnx
 from keras_bn.export.commands import timing as bench
+from keras_bn.export.files.provenance import versions
 from tests.commands import assert_one_line
 from tests.export.foreign_graphs import TORCH, foreign
 
@@ -34,6 +36,21 @@ def test_keras_unfolded_and_folded_take_turns(timed, files):
     assert latency["timings"][-1]["ratio"] == 1.0
     assert len(content["fold"]["folds"]) == 5
     assert content["versions"]["keras"] == keras.__version__
+
+
+@pytest.mark.smoke
+def test_versions_are_those_of_the_imported_modules(monkeypatch):
+    def not_found(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", not_found)  # as with tf-nightly
+    monkeypatch.setattr(keras, "__version__", "3.99.0.dev1")
+    told = versions()
+    packages = {"keras-bn": keras_bn, "keras": keras, "numpy": np, "onnx": onnx}
+    assert {name: told[name] for name in packages} == {
+        name: module.__version__ for name, module in packages.items()
+    }
+    assert {*told} == {*packages, "python", "tensorflow", "onnxruntime"}
 
 
 def test_text_says_that_it_is_of_this_machine(timed, files):

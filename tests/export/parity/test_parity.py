@@ -21,6 +21,7 @@ def exported(files):
     return files / "model.onnx"
 
 
+@pytest.mark.smoke
 def test_honest_export_agrees(small_model, exported):
     report = check_parity(small_model, exported)
     assert report.passed
@@ -30,6 +31,7 @@ def test_honest_export_agrees(small_model, exported):
     assert 0.0 < report.outputs[0].onnx.max < report.outputs[0].tolerance
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["conv/kernel", "conv/bias", "depthwise/kernel", "dense/bias"])
 def test_weight_off_by_a_thousandth_is_found(small_model, exported, name):
     def change(array):

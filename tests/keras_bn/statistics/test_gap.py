@@ -87,6 +87,7 @@ def test_healthy_model_has_no_diagnosis(trained, samples, size):
     assert report.loss_with_stored_statistics < 1.2 * report.loss_with_batch_statistics
 
 
+@pytest.mark.smoke
 def test_statistics_at_their_initial_values_are_never_updated(samples, layer):
     model = build(layer=layer)
     for name in LAYERS:
@@ -247,6 +248,7 @@ def test_outlier_that_training_met_explains_the_stored_statistics(samples, layer
     assert "so training has met it too" in report.diagnoses[0].evidence
 
 
+@pytest.mark.smoke
 def test_layer_gap_is_the_difference_of_its_outputs(rng):
     x = rng.normal(2.0, 3.0, (64, 5)).astype(np.float32)
     layer = BatchNormalization(name="bn", momentum=0.5)

@@ -88,6 +88,7 @@ def test_convolutions_have_the_statistics_of_the_definition(
     assert (report.batches, report.skipped_batches, report.samples) == (3, 0, 70)
 
 
+@pytest.mark.smoke
 @VARIANCES
 @ORDERS
 def test_dense_layers_have_the_statistics_of_the_definition(randomised, rows, variance, sequential):
@@ -98,6 +99,7 @@ def test_dense_layers_have_the_statistics_of_the_definition(randomised, rows, va
     assert_statistics(model, found)
 
 
+@pytest.mark.smoke
 @VARIANCES
 def test_channels_may_be_on_any_axis(rng, variance):
     model = keras.Sequential([keras.Input((3, 7)), BatchNormalization(axis=1)])

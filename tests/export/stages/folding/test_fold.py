@@ -56,6 +56,7 @@ def shape(text):
     return tuple(int(size) for size in text.split(","))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("x", "w", "y", "attributes"), CONVOLUTIONS)
 @pytest.mark.parametrize("has_bias", [True, False], ids=["bias", "no bias"])
 def test_batch_norm_folds_into_convolution(rng, x, w, y, attributes, has_bias):
@@ -97,6 +98,7 @@ def test_batch_norm_folds_into_gemm_with_alpha_and_beta(rng, transposed, bias):
     check(model, ["Gemm"], rng, ["BatchNormalization"])
 
 
+@pytest.mark.smoke
 def test_matmul_with_bias_and_batch_norm_becomes_gemm(rng):
     weights = {"w": rng.normal(size=(3, 4)).astype(np.float32), **batch_norm_weights(rng, 4)}
     weights["dense/bias"] = rng.normal(size=4).astype(np.float32)
