@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := keras_bn export models
 
-.PHONY: demo test slow onednn lint bench clean
+.PHONY: demo test slow onednn lint bench oldest versions clean
 
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
@@ -35,16 +35,23 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.latency
 
-clean:
-	rm -rf $(VENV) build dist *.egg-info
+# The smoke tests with every lower bound of pyproject.toml, and with pairs of TensorFlow and Keras.
+oldest:
+	$(PYTHON) tests/versions.py oldest
 
-# A stamp file stands for a finished install; it is remade when the dependencies change.
+versions:
+	$(PYTHON) tests/versions.py
+
+clean:
+	rm -rf $(VENV) .versions build dist *.egg-info
+
+# A stamp file stands for a finished install; it is remade when the dependencies or the kernel change.
 $(VENV)/.pip: Makefile
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml setup.py $(wildcard keras_bn/native/*.cc keras_bn/native/*.h keras_bn/native/*.inc)
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 

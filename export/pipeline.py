@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bn import __version__
+from keras_bn.version import __version__
 
 from .errors import ExportError
 from .files.metadata import CHANNELS_SECOND

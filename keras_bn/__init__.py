@@ -10,9 +10,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from keras_bn.importing import attribute
+from keras_bn.version import __version__
 
 if TYPE_CHECKING:
     from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
+    from keras_bn.kernels import Kernel, kernel
     from keras_bn.layer import BatchNormalization
     from keras_bn.statistics.diagnosis import Cause
     from keras_bn.statistics.gap import GapReport, train_inference_gap
@@ -33,18 +35,18 @@ __all__ = [
     "CovariateShiftReport",
     "GapReport",
     "ImportanceWeights",
+    "Kernel",
     "StatisticsReport",
     "__version__",
     "adapt_statistics",
     "estimate_population_statistics",
     "importance_weights",
+    "kernel",
     "measure_covariate_shift",
     "train_inference_gap",
     "use_fused_batch_norm",
     "use_keras_batch_norm",
 ]
-
-__version__ = "0.1.0"
 
 _MODULE_OF = {
     "BatchNormalization": "layer",
@@ -54,10 +56,12 @@ _MODULE_OF = {
     "CovariateShiftReport": "statistics.shift",
     "GapReport": "statistics.gap",
     "ImportanceWeights": "statistics.importance",
+    "Kernel": "kernels",
     "StatisticsReport": "statistics.population",
     "adapt_statistics": "statistics.population",
     "estimate_population_statistics": "statistics.population",
     "importance_weights": "statistics.importance",
+    "kernel": "kernels",
     "measure_covariate_shift": "statistics.shift",
     "train_inference_gap": "statistics.gap",
     "use_fused_batch_norm": "convert",

@@ -40,6 +40,18 @@ def _fresh_keras():
     keras.utils.clear_session(free_memory=False)
 
 
+@pytest.fixture(params=["native", "tensorflow"])
+def each_kernel(request, monkeypatch):
+    """Run a test on this package's own kernel, where it is built, and again without it."""
+    from keras_bn.native import library
+
+    if request.param == "tensorflow":
+        monkeypatch.setattr(library, "load", lambda: (None, "this test does without"))
+    elif library.load()[0] is None:
+        pytest.skip(library.load()[1])
+    return request.param
+
+
 @pytest.fixture
 def run(capfd, monkeypatch):
     """Return a function that runs the command line here and gives status, stdout and stderr.

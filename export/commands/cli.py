@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from keras_bn import __version__
+from keras_bn.version import __version__
 
 from ..errors import ExportError, one_line
 from ..parity.report import ParityError

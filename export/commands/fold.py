@@ -162,7 +162,7 @@ def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Pa
 def _copy(opened: "Opened", source: Path, target: Path) -> int:
     import onnx
 
-    from ..foreign.soundness import invalid_model
+    from ..foreign.origin import invalid_model
 
     try:
         onnx.checker.check_model(source)

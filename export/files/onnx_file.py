@@ -7,8 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ExportError
-from .external import write_data
-from .whole_file import _mode, _unfinished, translated
+from .whole_file import translated, write_data_of
 from .wire import Skeleton, skeleton
 
 __all__ = ["LARGEST_FILE", "add_metadata", "write"]
@@ -96,11 +95,7 @@ def _check(proto: onnx.ModelProto) -> None:
 
 
 def _write_two_files(parts: Skeleton, path: Path) -> int:
-    unfinished = _unfinished.get(path)
-    target = path if unfinished is None else unfinished.target
-    data, offsets = write_data(parts.tensors(), target, _mode())
-    if unfinished is not None:
-        unfinished.data.add(data)
+    data, offsets = write_data_of(path, parts.tensors())
     content = parts.with_external_data(data.name, offsets)
     path.write_bytes(content)
     return len(content) + data.stat().st_size

@@ -9,13 +9,15 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import ExportError
-from .external import data_files_of, sync_folder
+import onnx_ir as ir
 
-__all__ = ["remove_unfinished", "replacing", "scratch_folder", "translated"]
+from ..errors import ExportError
+from .external import data_files_of, sync_folder, write_data
+
+__all__ = ["remove_unfinished", "replacing", "scratch_folder", "translated", "write_data_of"]
 
 
 class _Unfinished:
@@ -83,6 +85,21 @@ def replacing(target: Path) -> Iterator[Path]:
     finally:
         unfinished.remove()
         del _unfinished[temporary]
+
+
+def write_data_of(path: Path, tensors: Iterable[ir.TensorProtocol]) -> tuple[Path, list[int]]:
+    """Write the data file of a graph, as `write_data` does, and let it share the graph's fate.
+
+    Args:
+        path: The graph's file, such as one that `replacing` gave.
+        tensors: What to write, in order.
+    """
+    unfinished = _unfinished.get(path)
+    target = path if unfinished is None else unfinished.target
+    data, offsets = write_data(tensors, target, _mode())
+    if unfinished is not None:
+        unfinished.data.add(data)
+    return data, offsets
 
 
 @contextlib.contextmanager

@@ -3,22 +3,30 @@
     folded, report = fold_batch_norms("resnet.onnx")
 
 opens a model (`opening.py`), sees what of it is left whole (`whole.py`), makes the rest ready and
-takes that back afterwards (`working_copy.py`); in between is the walk of `stages/folding/fold.py`.
-A model in which nothing folds is given back as it is, to the last byte.
+takes that back afterwards (`working_copy.py`). In between, clamps and the scalar arithmetic around
+them become HardSigmoid (`stages/simplify/hard_sigmoid.py`), and `stages/folding/fold.py` walks. A
+model in which nothing changes is given back as it is, to the last byte.
 """
 
 import os
+from collections.abc import Iterator
 from typing import overload
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ExportError
 from ..files.wire import skeleton
 from ..stages.folding.fold import fold
-from ..stages.folding.report import FoldReport
+from ..stages.folding.report import Fold, FoldReport
+from ..stages.folding.savings import saved_by
+from ..stages.folding.tensors import name_of
+from ..stages.simplify.editor import Editor
+from ..stages.simplify.hard_sigmoid import hard_sigmoids
+from ..stages.simplify.pairs import cancel_pairs
 from .opening import Opened, open_model
-from .soundness import invalid_model
+from .origin import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
 from .working_copy import WorkingCopy
 
@@ -118,13 +126,31 @@ def fold_opened(opened: Opened) -> tuple[ir.Model | None, FoldReport]:
         return None, FoldReport((), tuple(refusals_in(model, *whole)))
     try:
         work = WorkingCopy.of(opened.model)
+        clamps = list(_write_hard_sigmoids(work.model))
         folded, report = fold(work.model)
+        _cancel_pairs(folded)
     except Exception as e:  # an attribute of the wrong type, an operator with too few inputs, ...
         _require_valid(opened, e)
         raise
     refusals = (*report.refusals, *refusals_in_functions(opened.model))
-    report = FoldReport(report.folds, refusals)
+    report = FoldReport((*clamps, *report.folds), refusals)
     return (work.restored(folded) if report.folds else None), report
+
+
+def _write_hard_sigmoids(model: ir.Model) -> Iterator[Fold]:
+    """Write clamps as HardSigmoid, in place; yield a row for each affine operator in them."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for new, gone in hard_sigmoids(Editor(graph)):
+            for node in gone:
+                if node.op_type in ("Add", "Div", "Mul", "Sub"):
+                    name, saved = name_of(node), saved_by(node)
+                    yield Fold(name, node.op_type, None, "clamp", (name_of(new),), (), *saved)
+
+
+def _cancel_pairs(model: ir.Model) -> None:
+    changed = [cancel_pairs(Editor(graph)) for graph in (model.graph, *model.graph.subgraphs())]
+    if any(changed):
+        RemoveUnusedNodesPass()(model)  # what computed the shapes
 
 
 def _require_valid(opened: Opened, error: Exception) -> None:

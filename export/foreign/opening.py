@@ -22,8 +22,8 @@ from ..errors import ExportError, one_line
 from ..files.onnx_file import LARGEST_FILE
 from ..files.paths import require_file
 from ..graph.onnx_inference import captured_logs
-from .origin import Origin
-from .soundness import invalid_model, require_sound, require_unique_names
+from .origin import Origin, invalid_model
+from .soundness import require_sound, require_unique_names
 from .weight_files import external_tensors
 
 __all__ = ["Opened", "open_model"]

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..errors import ExportError
 from ..files.paths import require_file
 from ..files.provenance import versions
 from ..foreign.opening import open_model
@@ -25,7 +26,6 @@ from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
 from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
-from .options import require_options
 from .report import OutputParity, ParityReport
 from .samples.given import split
 from .samples.kinds import Drawn, drawn_for
@@ -78,7 +78,7 @@ def check_parity(
     """
     require_precision("check", precision)
     require_providers(providers)
-    require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
+    _require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
     surface = Surface.of(open_model(path, where="check"))
@@ -129,6 +129,32 @@ def check_parity(
         fault=found.fault,
         notes=(*report.notes, *found.notes),
     )
+
+
+def _require_options(*, onnx_path: Any, inputs: Any, ranges: Any, explain: Any) -> None:
+    """Raise `ExportError` unless these options of `check_parity` are of the right kind."""
+    for name, value, rule, holds in (
+        ("onnx_path", onnx_path, "be a path", isinstance(onnx_path, str | os.PathLike)),
+        (
+            "ranges",
+            ranges,
+            "be a dict of two numbers by input name",
+            ranges is None or isinstance(ranges, Mapping),
+        ),
+        (
+            "explain",
+            explain,
+            "be True, False or None",
+            explain is None or isinstance(explain, bool),
+        ),
+    ):
+        if not holds:
+            raise ExportError(f"check: `{name}` must {rule}. Received: {name}={value!r}.")
+    if inputs is not None and ranges:
+        raise ExportError(
+            "check: `ranges` must be left out where samples are given. "
+            f"Received: ranges={dict(ranges)!r} and `inputs`."
+        )
 
 
 def _doubtful(outputs: Sequence[OutputParity]) -> str:

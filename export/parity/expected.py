@@ -75,7 +75,8 @@ class Expected:
     def notes(self) -> list[str]:
         """What the truth says about the model."""
         limit = float(np.sqrt(self.epsilon))
-        notes = self.stood_in.notes + [
+        notes = self.stood_in.notes
+        notes += [
             f"{kind} inputs were left out: an output has no finite value on them"
             for kind in self.left_out
         ]

@@ -11,6 +11,8 @@ from tests.tolerances import HALF, assert_close
 
 pytestmark = pytest.mark.onednn
 
+pytestmark = pytest.mark.usefixtures("each_kernel")
+
 
 def network(**arguments):
     return keras.Sequential(

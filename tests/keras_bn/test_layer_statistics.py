@@ -13,6 +13,8 @@ from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.onednn
 
+pytestmark = pytest.mark.usefixtures("each_kernel")
+
 
 def statistics(layer):
     return [variable.numpy() for variable in layer.non_trainable_variables]

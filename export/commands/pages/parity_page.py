@@ -1,21 +1,24 @@
-"""A `ParityDocument` as one HTML page that needs nothing else.
+"""A parity check with its origin as one HTML page that needs nothing else.
 
 The template, `templates/parity.html.j2`, decides how it looks; here the errors become positions on
 logarithmic axes, in percent. Errors of a layer that are not finite stand at the upper end, those
 that are 0 at the lower one, and so do limits that are not finite, since they allow nothing.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ...files.provenance import SourceFile
 from ...parity.report import QUANTILES, LayerParity, OutputParity, ParityReport
 from ...runtime.latency import Latency
-from .document import ParityDocument
+from ...stages.folding.report import FoldReport
 from .figures import LogAxis, positive
 from .rendering import render
 
-__all__ = ["render_parity_page"]
+__all__ = ["ParityDocument", "render_parity_page"]
 
 LOWEST = 1e-12  # where an axis of errors may begin
 MOST_NAMES = 24  # layers that have their names below the picture; more have numbers
@@ -32,6 +35,39 @@ STAGES = {
     "file": "the file that was checked",
     "optimiser": "that file with ONNX Runtime's optimisations",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityDocument:
+    """A parity report and all that is needed to read it and to redo it.
+
+    Attributes:
+        report: The verdict.
+        model: The Keras model's file.
+        file: The ONNX file; None if it was not written, because it differs.
+        fold: What was folded; None if nobody knows.
+        latency: How long a run takes; None if nobody measured.
+        command: The command that made this document.
+        created: Date and time in UTC.
+    """
+
+    report: ParityReport
+    model: SourceFile
+    file: SourceFile | None
+    fold: FoldReport | None
+    latency: Latency | None
+    command: str
+    created: str
+
+    @property
+    def verdict(self) -> str:
+        """The result in a word."""
+        return "agrees" if self.report.passed else "differs"
+
+    @property
+    def file_name(self) -> str:
+        """Last part of the ONNX file's path, also where it was not written."""
+        return Path(self.report.path).name
 
 
 def render_parity_page(document: ParityDocument) -> str:

@@ -63,8 +63,7 @@ def write_parity_page(
         command: The command that asks for it.
     """
     from ...files.provenance import SourceFile
-    from .document import ParityDocument
-    from .parity_page import render_parity_page
+    from .parity_page import ParityDocument, render_parity_page
 
     bench = _bench(model, source, file)
     document = ParityDocument(

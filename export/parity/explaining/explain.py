@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from keras_bn import __version__
+from keras_bn.version import __version__
 
 from ...errors import ExportError
 from ...files.metadata import CHANNELS_SECOND, channels_second

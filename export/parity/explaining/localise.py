@@ -36,8 +36,7 @@ from ..reference.truth import Float64Weights
 from ..report import LayerParity
 from ..samples.refusal import cannot_run
 from .matching import Match, Record, best_match, candidates, compared, folded_before
-from .search import first_wrong, known_before
-from .taps import Taps
+from .taps import Taps, first_wrong, known_before
 
 __all__ = ["Layers", "compare_layers"]
 

@@ -3,11 +3,12 @@
 An operator belongs to the layer whose path its name begins with, as in this package's files, or
 whose scope it stands in, as in those of tf2onnx. A tensor leaves a layer if an operator of another
 reads it, or if it is an output of the graph; it holds what the layer returns, or what a layer
-behind it returns that was folded into it.
+behind it returns that was folded into it. From what is wrong in a file, the way back leads along
+these tensors to those that it comes from.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import onnx
 from ...graph.layer_names import LayerPaths
 from ...runtime.session import LEVELS, OnnxRuntime, Run
 
-__all__ = ["Tap", "Taps"]
+__all__ = ["Tap", "Taps", "first_wrong", "known_before"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,56 @@ class Taps:
         content = self._proto.SerializeToString()
         del outputs[own:]
         return OnnxRuntime(content, LEVELS[0], folder=self._folder).runner(inputs, list(values))
+
+
+def first_wrong(taps: Taps, known: set[str], bad: set[str], wrong: Set[str]) -> set[str]:
+    """Return the bad tensors, among wrong ones and before them, that are computed from no other.
+
+    Args:
+        taps: The tensors of a file.
+        known: Names of those that were compared.
+        bad: Names of those that are not as they should be.
+        wrong: Names of tensors, or outputs of the graph, to begin with.
+    """
+    stack = [value for value in known_before(taps, known, wrong) if value in bad]
+    reached, first = set(stack), set()
+    while stack:
+        value = stack.pop()
+        sources = _nearest(taps, taps.taps[value].before, known) & bad
+        if not sources:
+            first.add(value)
+        stack.extend(sources - reached)
+        reached |= sources
+    return first
+
+
+def known_before(taps: Taps, known: set[str], wrong: Set[str]) -> set[str]:
+    """Return the known tensors that wrong ones are, or are computed from.
+
+    Args:
+        taps: The tensors of a file.
+        known: Names of those that were compared.
+        wrong: Names of tensors, or outputs of the graph, to begin with.
+    """
+    ends = [taps.ends.get(name, frozenset([name])) for name in wrong]
+    return {value for end in ends for value in _nearest(taps, end, known)}
+
+
+def _nearest(taps: Taps, values: Set[str], wanted: Set[str]) -> set[str]:
+    """Return which of these tensors, or of those that they are computed from, are wanted ones.
+
+    Behind a wanted one the search does not go on.
+    """
+    found, stack, seen = set(), list(values), set(values)
+    while stack:
+        value = stack.pop()
+        if value in wanted:
+            found.add(value)
+        elif value in taps.taps:
+            new = taps.taps[value].before - seen
+            stack.extend(new)
+            seen |= new
+    return found
 
 
 def _layers_of_nodes(nodes: Any, model: keras.Model) -> list[str | None]:

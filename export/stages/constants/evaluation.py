@@ -63,16 +63,27 @@ def _fast(node: ir.Node, inputs: Inputs) -> Tensor | None:
     """Evaluate one of the usual operators in NumPy; None if it is another, or an unusual use."""
     if node.op_type == "Constant":
         value = node.attributes.get("value")
-        return None if value is None else value.as_tensor()
+        return None if value is None else _unnamed(value.as_tensor())
     tensor = inputs[0] if inputs else None
     if tensor is None or tensor.dtype not in FLOATS | INTEGERS | {ir.DataType.DOUBLE}:
         return None
+    if node.op_type in ("Shape", "Size"):
+        return _measured(node, tensor)
+    if node.op_type == "ConstantOfShape":
+        return _filled(node, tensor)
     if node.op_type == "Cast":
         return _cast(tensor, ir.DataType(node.attributes.get_int("to", 0)))
     if node.op_type in ARITHMETIC:
         return _arithmetic(node.op_type, [value for value in inputs if value is not None])
     move = _move(node, inputs, tensor)
     return None if move is None else rearranged(tensor, move)
+
+
+def _unnamed(tensor: Tensor) -> Tensor:
+    """Return the same elements in a tensor of its own, which a graph can name."""
+    if tensor.dtype is ir.DataType.STRING:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype)
 
 
 def _move(node: ir.Node, inputs: Inputs, tensor: Tensor) -> Move | None:
@@ -86,6 +97,12 @@ def _move(node: ir.Node, inputs: Inputs, tensor: Tensor) -> Move | None:
         case "Reshape":
             shape = _reshaped(node, inputs, tensor)
             return None if shape is None else lambda array: array.reshape(shape)
+        case "Expand":
+            wanted = inputs[1]
+            if wanted is None:
+                return None
+            shape = np.broadcast_shapes(tensor.shape.numpy(), tuple(wanted.numpy().tolist()))
+            return lambda array: np.broadcast_to(array, shape)
         case "Flatten":
             split = node.attributes.get_int("axis", 1)
             sizes = tensor.shape.numpy()
@@ -98,6 +115,24 @@ def _move(node: ir.Node, inputs: Inputs, tensor: Tensor) -> Move | None:
             axes = _axes(node, inputs)
             return None if axes is None else lambda array: np.expand_dims(array, axes)
     return None
+
+
+def _measured(node: ir.Node, tensor: Tensor) -> Tensor:
+    sizes = tensor.shape.numpy()
+    if node.op_type == "Size":
+        return ir.Tensor(np.array(math.prod(sizes), np.int64))
+    start, end = (node.attributes.get_int(name, None) for name in ("start", "end"))
+    return ir.Tensor(np.array(sizes[start:end], np.int64))
+
+
+def _filled(node: ir.Node, sizes: Tensor) -> Tensor | None:
+    """Return a tensor of one number, which takes no memory until it is written."""
+    value = node.attributes.get("value")
+    fill = ir.tensor([0.0], ir.DataType.FLOAT) if value is None else value.as_tensor()
+    if fill.size != 1 or fill.dtype not in FLOATS | {ir.DataType.DOUBLE}:
+        return None
+    shape = tuple(sizes.numpy().ravel().tolist())
+    return ExactTensor(np.broadcast_to(fill.numpy().reshape(()), shape), fill.dtype)
 
 
 def _reshaped(node: ir.Node, inputs: Inputs, tensor: Tensor) -> tuple[int, ...] | None:

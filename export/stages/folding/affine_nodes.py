@@ -20,7 +20,7 @@ import onnx_ir as ir
 from ...graph.exact import FLOATING, ExactTensor, exact, is_constant
 from ...graph.operators import is_onnx
 from .algebra.affine import Affine, Array, along, batch_norm
-from .edits import Edit, New, least_normal
+from .edits import Edit, New, least_normal, trimmed
 from .reason import NotExactError, Reason
 from .tensors import name_of, sizes_of
 
@@ -148,7 +148,7 @@ def written(old: AffineNode, new: Affine, before: Affine | None) -> Edit:
         raise NotExactError(Reason.SHAPE_UNKNOWN, f"the type of {name_of(node)}")
     if new.is_shift or new.is_scale:
         op_type, array = ("Add", new.shift) if new.is_shift else ("Mul", new.scale)
-        operand = _trimmed(array)
+        operand = trimmed(array)
         axes = () if new.is_shift else tuple(range(max(operand.ndim, 1)))
         constant = New(ExactTensor(operand, dtype), _constant_of(old), "", axes)
         return Edit(node, op_type, (data, constant), {})
@@ -219,12 +219,6 @@ def _constant_of(old: AffineNode) -> ir.Value:
 
 def _dtype_of(value: ir.Value | None) -> ir.DataType | None:
     return None if value is None or value.const_value is None else value.const_value.dtype
-
-
-def _trimmed(array: Array) -> Array:
-    """Return an operand without leading axes of size 1, as broadcasting restores them."""
-    first = next((axis for axis, n in enumerate(array.shape) if n > 1), array.ndim)
-    return array.reshape(array.shape[first:])
 
 
 def _name(value: ir.Value | None) -> str:

@@ -17,8 +17,8 @@ class Fold:
         node: Name of the node that was removed.
         operator: Its ONNX operator, such as "BatchNormalization".
         layer: Path of the Keras layer whose weights it used; None if unknown.
-        how: "backward" into what comes before it, "forward" into what comes behind it, or "both":
-            one part each way.
+        how: "backward" into what comes before it, "forward" into what comes behind it, "both":
+            one part each way, or "clamp": into a HardSigmoid, with a clamp next to it.
         into: Names of the nodes that absorbed it; empty if it did nothing.
         through: Names of the nodes that it passed on the way.
         operations: Estimate of the additions and multiplications saved in each run, counting an

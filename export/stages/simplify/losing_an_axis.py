@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from ...graph.exact import is_constant
 from .editor import Editor
+from .shapes.edges import cuts_of, pads_of
 from .shapes.sizes import Size
 
 __all__ = ["Lesser", "axes_through", "without_axis"]
@@ -223,53 +224,37 @@ def _concat_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) ->
 
 
 def _pad(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
-    data, pads = node.inputs[0], editor.known.constant_integers(node.inputs[1])
-    axes, shape = editor.known.axes(node, 3), editor.known.shape(node.inputs[0])
-    if data is None or shape is None or pads is None or axes is None:
+    data, pads = node.inputs[0], pads_of(editor.known, node)
+    if data is None or pads is None or not all(isinstance(n, int) for side in pads for n in side):
         return None
-    at = [n % len(shape) for n in axes or range(len(shape))]
-    if axis in at and (pads[at.index(axis)] or pads[len(at) + at.index(axis)]):
-        return None
-    return [(data, axis), (node.outputs[0], axis)]
+    return None if any(side[axis] for side in pads) else [(data, axis), (node.outputs[0], axis)]
 
 
 def _pad_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
-    shape = editor.known.shape(node.inputs[0]) or ()
-    pads = editor.known.constant_integers(node.inputs[1]) or []
-    given = editor.known.axes(node, 3) or range(len(shape))
-    begins, ends = [0] * len(shape), [0] * len(shape)
-    for i, at in enumerate(given):
-        begins[at], ends[at] = pads[i], pads[len(pads) // 2 + i]
-    del begins[axis], ends[axis]
-    constant = editor.integers(f"{node.outputs[0].name}/pads", begins + ends)
+    sides = pads_of(editor.known, node) or ()
+    pads = [n for side in sides for n in (*side[:axis], *side[axis + 1 :]) if isinstance(n, int)]
+    constant = editor.integers(f"{node.outputs[0].name}/pads", pads)
     fill = [node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] is not None else []
     return [lesser.of(node.inputs[0]), constant, *fill], dict(node.attributes)
 
 
 def _slice(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
-    data = node.inputs[0]
-    if data is None or any(
-        operand is not None and editor.known.constant_integers(operand) is None
-        for operand in node.inputs[1:]
-    ):
+    data, cuts = node.inputs[0], cuts_of(editor.known, node)
+    if data is None or cuts is None or not all(isinstance(n, int) for cut in cuts for n in cut):
         return None
     return [(data, axis), (node.outputs[0], axis)]
 
 
 def _slice_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
-    rank = len(editor.known.shape(node.inputs[0]) or ())
-    starts, ends = (editor.known.constant_integers(v) or [] for v in node.inputs[1:3])
-    given = [at % rank for at in editor.known.axes(node, 3) or range(len(starts))]
-    steps = editor.known.constant_integers(node.inputs[4]) if len(node.inputs) > 4 else None
     rows = [
-        (starts[i], ends[i], at - (at > axis), (steps or [1] * len(given))[i])
-        for i, at in enumerate(given)
-        if at != axis  # one element out of one
+        (cut.start, cut.end, cut.axis - (cut.axis > axis), cut.step)
+        for cut in cuts_of(editor.known, node) or ()
+        if cut.axis != axis  # one element out of one
     ]
     columns = zip(*rows, strict=True) if rows else [(0,), (np.iinfo(np.int64).max,), (0,), (1,)]
     names = ("starts", "ends", "axes", "steps")
     constants = [
-        editor.integers(f"{node.outputs[0].name}/{name}", column)
+        editor.integers(f"{node.outputs[0].name}/{name}", [int(n) for n in column])
         for name, column in zip(names, columns, strict=True)
     ]
     return [lesser.of(node.inputs[0]), *constants], {}

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from ...graph.exact import is_constant
 from .editor import Editor
 from .nonnegative import is_never_negative
-from .shapes.window_padding import window_padding
+from .shapes.edges import cuts_of, pads_of
+from .shapes.windows import window_padding
 
 __all__ = ["absorb_padding"]
 
@@ -53,16 +54,11 @@ def _zero_padding(editor: Editor, pad: ir.Node) -> Pads | None:
         fill.const_value is None or not is_constant(fill) or fill.const_value.numpy().any()
     ):
         return None
-    given, axes = editor.known.constant_integers(pad.inputs[1]), editor.known.axes(pad, 3)
-    if given is None or axes is None:
+    both = pads_of(editor.known, pad)
+    if both is None or any(n for side in both for n in side[:2]):
         return None
-    axes = axes or list(range(len(shape)))
-    begins, ends = [0] * len(shape), [0] * len(shape)
-    for i, axis in enumerate(axes):
-        begins[axis], ends[axis] = given[i], given[len(axes) + i]
-    if any(n < 0 for n in begins + ends) or any((*begins[:2], *ends[:2])):
-        return None
-    return begins[2:] + ends[2:]
+    numbers = [n for side in both for n in side[2:] if isinstance(n, int) and n >= 0]
+    return numbers if len(numbers) == 2 * len(shape) - 4 else None
 
 
 def _into_conv(editor: Editor, node: ir.Node, pad: ir.Node, pads: Pads) -> bool:
@@ -129,18 +125,16 @@ def _crop(editor: Editor, node: ir.Node) -> bool:
         return False
     known = editor.known
     whole, part = known.shape(node.inputs[0]), known.shape(node.outputs[0])
-    starts, axes = known.constant_integers(node.inputs[1]), known.axes(node, 3)
-    steps = known.constant_integers(node.inputs[4]) if len(node.inputs) > 4 else [1]
-    if whole is None or part is None or starts is None or axes is None or steps is None:
-        return False
-    if "output_shape" in transposed.attributes or any(step != 1 for step in steps):
+    cuts = cuts_of(known, node)
+    if whole is None or part is None or cuts is None or "output_shape" in transposed.attributes:
         return False
     rank = len(whole) - 2
     pads = list(transposed.attributes.get_ints("pads", (0,) * 2 * rank))
-    for axis, start in zip(axes or range(len(starts)), starts, strict=True):
-        axis %= len(whole)
+    for axis, start, _, step in cuts:
         cut = whole[axis] - part[axis] - start
-        if start < 0 or not isinstance(cut, int) or cut < 0 or (axis < 2 and (start or cut)):
+        if step != 1 or not isinstance(start, int) or not isinstance(cut, int):
+            return False
+        if start < 0 or cut < 0 or (axis < 2 and (start or cut)):
             return False
         if axis >= 2:
             pads[axis - 2] += start

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from ...graph.exact import FLOATS, is_constant
 from .editor import Editor
-from .shapes.window_padding import window_extents, window_padding
+from .shapes.windows import window_extents, window_padding
 
 __all__ = ["avoid_runtime_traps"]
 

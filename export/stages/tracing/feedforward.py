@@ -1,8 +1,9 @@
-"""Keras's batch norm, Dense, Embedding, UpSampling and TimeDistributed in ONNX's own terms.
+"""Keras's batch norm, Dense, Embedding, PReLU, UpSampling and TimeDistributed in ONNX's own terms.
 
     BatchNormalization        BatchNormalization, with the channels moved to axis 1 and back
     Dense on rank > 2         MatMul, which TensorFlow wraps in two computed Reshapes
     Embedding                 Gather, which counts negative indices from the end as Keras does
+    PReLU                     PRelu, which TensorFlow writes in five operators
     UpSampling                Resize by whole factors, which TensorFlow writes as Tiles where it is
                               nearest, and Keras cannot trace where it is bilinear and the size is
                               unknown; other interpolations stay
@@ -19,7 +20,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_bn import BatchNormalization
+from keras_bn.layer import BatchNormalization
 
 from .conversions import place_operator
 
@@ -51,6 +52,7 @@ def feedforward_method(layer: Any) -> tuple[str, Callable[..., Any]] | None:
         BatchNormalization.call: _batch_norm,
         keras.layers.Dense.call: _dense,
         keras.layers.Embedding.call: _embedding,
+        keras.layers.PReLU.call: _prelu,
         keras.layers.TimeDistributed.call: _time_distributed,
         keras.layers.UpSampling1D.call: _up_sampling,
         keras.layers.UpSampling2D.call: _up_sampling,
@@ -110,6 +112,14 @@ def _embedding(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
     shape = (*indices.shape, layer.output_dim)
     (y,) = place_operator("Gather", [table, indices], [shape], {"axis": 0})
     return ops.cast(y, layer.compute_dtype)
+
+
+def _prelu(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+    x, slope = tf.convert_to_tensor(inputs), tf.convert_to_tensor(layer.alpha)
+    if x.dtype != slope.dtype or x.dtype == tf.float64:  # no kernel in ONNX Runtime on a CPU
+        return None
+    (y,) = place_operator("PRelu", [x, slope], [x.shape], {})
+    return y
 
 
 def _up_sampling(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:

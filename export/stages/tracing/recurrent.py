@@ -71,10 +71,8 @@ def _recurrent(
     if layer.go_backwards:
         x = tf.reverse(x, [1])
     x = tf.transpose(x, [1, 0, 2])
-    states = [
-        None if _is_zero(state) else state[tf.newaxis]
-        for state in keras.tree.flatten(initial_state)
-    ]
+    given = [tf.convert_to_tensor(state) for state in keras.tree.flatten(initial_state)]
+    states = [None if _is_zero(state) else state[tf.newaxis] for state in given]
     operator, weights, attributes, used = write(cell, known)
     attributes |= {"hidden_size": cell.units, "activations": [name for name, _ in used]}
     parameters = [pair for _, pair in used if pair is not None]

@@ -2,8 +2,8 @@
 
 Batch norm, for one, is a single operator in ONNX and ten in TensorFlow, and a recurrent layer is a
 loop there. So for the time of the trace such layers have a method of their own (`feedforward.py`,
-`recurrent.py`), which puts down the ONNX operator itself. Stock batch norm and this package's are
-therefore the same graph.
+`recurrent.py`), which puts down the ONNX operator itself, and so have Keras's functions that
+convolve (`convolutions.py`). Stock batch norm and this package's are therefore the same graph.
 
 A layer of a subclass that overrides the method is traced as it is, and so is what runs inside a
 vectorised loop. Threads other than the tracing one see no stand-in.
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from keras_bn.interception import is_in_vectorized_map, replaced_methods
 
+from .convolutions import convolution_functions
 from .feedforward import feedforward_method
 from .recurrent import recurrent_method
 
@@ -38,6 +39,8 @@ def stand_ins(model: keras.Model) -> Iterator[None]:
         if found is not None:
             name, method = found
             replaced.append((layer, name, _in_this_thread(method, getattr(layer, name))))
+    for module, name, function in convolution_functions():
+        replaced.append((module, name, _in_this_thread(function, getattr(module, name))))
     with replaced_methods(replaced):
         yield
 

@@ -4,7 +4,8 @@ The variables are *arguments* of the traced function (`keras.StatelessScope`), s
 tf2onnx see a graph without a single weight: nothing is frozen, copied or serialised on the way,
 and every weight can be attached afterwards under the name that its author knows it by, such as
 `conv1/kernel`. Whatever else the function captured is attached in the same way, and so never
-becomes an input. Layers with an ONNX operator of their own leave stand-ins (`stand_ins.py`);
+becomes an input: TensorFlow's own variables (`resources.py`), and the states that recurrent layers
+keep, as they are now. Layers with an ONNX operator of their own leave stand-ins (`stand_ins.py`);
 functions inside the model are traced as part of it.
 
 Recurrent layers that stay loops keep their weights as constants, which tf2onnx's rewriters want.
@@ -23,8 +24,8 @@ import onnx_ir as ir
 import tensorflow as tf
 from tf2onnx.tfonnx import process_tf_graph
 
-from keras_bn import __version__
 from keras_bn.interception import eager_functions
+from keras_bn.version import __version__
 
 from ...errors import ExportError, one_line
 from ...graph.layer_names import LayerPaths, name_after_layers, name_constants
@@ -33,6 +34,7 @@ from ...graph.onnx_inference import captured_logs, infer_shapes
 from ...signature import Signature, output_names, signature_of
 from .conversions import HANDLERS
 from .recurrent import recurrent_method
+from .resources import graph_without_resources, names_of_variables, value_of
 from .stand_ins import stand_ins
 
 __all__ = ["DEFAULT_OPSET", "OPSETS", "trace"]
@@ -86,12 +88,18 @@ def trace(
             f"bfloat16, which ONNX Runtime does not on a CPU. Received: model {model.name!r} and "
             "precision='keep'."
         )
-    graph = ir.from_proto(_convert(function, model, opset)).graph
+    definition, constants = graph_without_resources(function)
+    arguments = [tensor for tensor in function.inputs if tensor.op.name not in constants]
+    converted = _convert(definition, arguments, function.outputs, model, opset)
+    graph = ir.from_proto(converted).graph
     inputs = [spec.name for spec in signature.specs]
-    _attach(graph, function, variables, len(inputs))
+    layers = LayerPaths(model)
+    captures = [pair for pair in function.graph.captures if pair[1].op.name not in constants]
+    names = _captured_names(model, function, captures, layers)
+    _attach(graph, variables, captures, names, len(inputs))
     _name(graph.inputs, inputs, function.inputs)
     _name(graph.outputs, output_names(model, inputs, outputs), function.outputs)
-    _tidy(graph, LayerPaths(model))
+    _tidy(graph, layers)
     traced = ir.Model(graph, ir_version=10, producer_name="keras-bn", producer_version=__version__)
     if any(v.shape is None or v.dtype is None for node in graph for v in node.outputs if v.name):
         infer_shapes(traced)
@@ -103,9 +111,10 @@ def _traced(model: keras.Model, signature: Signature) -> tuple[Any, list[Any], A
 
     The outputs are the structure that the model returns.
     """
-    frozen = {id(v) for layer in _loops(model) for v in layer.variables}
-    constants = [(v, keras.ops.convert_to_numpy(v)) for v in model.variables if id(v) in frozen]
-    variables = [v for v in model.variables if id(v) not in frozen]
+    frozen = {id(v) for layer in _loops(model) for v in (*layer.variables, *_states(layer))}
+    known = [*model.variables, *_all_states(model, signature)]
+    constants = [(v, keras.ops.convert_to_numpy(v)) for v in known if id(v) in frozen]
+    variables = [v for v in known if id(v) not in frozen]
     structures: list[Any] = []
 
     def infer(inputs: list[Any], weights: list[Any]) -> list[Any]:
@@ -131,17 +140,37 @@ def _loops(model: keras.Model) -> list[Any]:
     return [layer for layer in layers if recurrent_method(layer) is None]
 
 
-def _convert(function: Any, model: keras.Model, opset: int) -> Any:
+def _states(layer: Any) -> list[Any]:
+    """Return the variables of a recurrent layer's states, which Keras does not list."""
+    return list(keras.tree.flatten(layer.states)) if getattr(layer, "stateful", False) else []
+
+
+def _all_states(model: keras.Model, signature: Signature) -> list[Any]:
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    kept = [layer for layer in layers if _states(layer)]
+    if kept and any(spec.shape.rank and spec.shape[0] is None for spec in signature.specs):
+        raise ExportError(
+            "export: the batch size of a model with a stateful layer must be known. "
+            f"Received: layer {kept[0].name!r}, with states of {kept[0]._expected_batch_size} "
+            "samples, in a model of any batch size. Give `input_signature` with that size, or "
+            "build the layer with stateful=False."
+        )
+    return [state for layer in kept for state in _states(layer)]
+
+
+def _convert(
+    definition: Any, inputs: list[Any], outputs: list[Any], model: keras.Model, opset: int
+) -> Any:
     """Run tf2onnx on a weightless graph; its warnings become the text of an error, if any."""
     with tf.Graph().as_default() as graph, captured_logs() as messages:
-        tf.import_graph_def(function.graph.as_graph_def(add_shapes=True), name="")
+        tf.import_graph_def(definition, name="")
         try:
             proto = process_tf_graph(
                 graph,
                 opset=opset,
                 custom_op_handlers=HANDLERS,
-                input_names=[tensor.name for tensor in function.inputs],
-                output_names=[tensor.name for tensor in function.outputs],
+                input_names=[tensor.name for tensor in inputs],
+                output_names=[tensor.name for tensor in outputs],
             ).make_model(model.name)
         except Exception as e:  # tf2onnx raises whatever its handlers meet
             said = "; ".join(messages) or one_line(e)
@@ -199,23 +228,50 @@ def _tidy(graph: ir.Graph, layers: LayerPaths) -> None:
     name_constants(graph, weights)
 
 
-def _attach(graph: ir.Graph, function: Any, variables: list[Any], first: int) -> None:
-    """Turn the traced arguments after the model's own inputs into initializers."""
-    captured = [external for external, _ in function.graph.captures]
-    sources = [*variables, *captured]
-    names = [v.path for v in variables] + [f"captured_{i}" for i in range(len(captured))]
+def _captured_names(
+    model: keras.Model, function: Any, captures: list[Any], layers: LayerPaths
+) -> list[str]:
+    """Return a name for whatever a traced function captured: TensorFlow's, behind the layer's."""
+    known = names_of_variables(model, function)
+    names = []
+    for index, (outer, inner) in enumerate(captures):
+        readers = [layers.of(operation.name) for operation in inner.consumers()]
+        layer, own = next(filter(None, readers), None), known.get(id(outer))
+        if own is None:
+            names.append(f"captured_{index}")
+        else:
+            inside = layer is None or own.startswith(f"{layer}/")
+            names.append(own if inside else f"{layer}/{own}")
+    return names
+
+
+def _attach(
+    graph: ir.Graph, variables: list[Any], captures: list[Any], captured: list[str], first: int
+) -> None:
+    """Turn the traced arguments after the model's own inputs into initializers.
+
+    Args:
+        graph: The graph.
+        variables: Keras variables, the first of the arguments.
+        captures: What the function captured, outside and inside, the rest of the arguments.
+        captured: Names for these.
+        first: How many inputs the model has.
+    """
+    sources = [*variables, *(outer for outer, _ in captures)]
+    names = [*(v.path for v in variables), *captured]
     taken = Names(str(value.name) for value in graph.inputs[:first])
     for value, source, wanted in zip(list(graph.inputs[first:]), sources, names, strict=True):
         graph.inputs.remove(value)
         if not value.uses():
             continue
-        if source.dtype == tf.resource:
+        value.name = taken.new(wanted)
+        held = value_of(source) if source.dtype == tf.resource else source
+        if held is None:
             raise ExportError(
-                "export: a model must keep its state in Keras variables. "
+                "export: a model must keep its state in variables. "
                 f"Received: a captured TensorFlow resource {source!r}."
             )
-        value.name = taken.new(wanted)
-        tensor = ir.Tensor(_array(source), name=value.name)
+        tensor = ir.Tensor(_array(held), name=value.name)
         value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
         value.type = ir.TensorType(tensor.dtype)
         value.meta["layers"] = frozenset({wanted.rpartition("/")[0]} - {""})

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from .edges import cuts_of
 from .known import KnownShapes
 from .sizes import Size, is_nonnegative, product, unknown
 
@@ -108,19 +109,14 @@ def _concat(known: KnownShapes, node: ir.Node) -> Any:
 
 
 def _slice(known: KnownShapes, node: ir.Node) -> Any:
-    data = known.integers(node.inputs[0])
-    starts, ends = known.constant_integers(node.inputs[1]), known.constant_integers(node.inputs[2])
-    steps = known.constant_integers(node.inputs[4]) if len(node.inputs) > 4 else None
-    axes = known.axes(node, 3)
-    if data is None or starts is None or ends is None or axes is None:
-        return None
-    if len(node.inputs) > 4 and steps is None:
+    data, cuts = known.integers(node.inputs[0]), cuts_of(known, node)
+    if data is None or cuts is None:
         return None
     index = [slice(None)] * data.ndim
-    for i, axis in enumerate(axes or range(len(starts))):
-        index[axis] = slice(starts[i], ends[i], steps[i] if steps else 1)
-        if steps and steps[i] < 0:
+    for axis, start, end, step in cuts:
+        if not isinstance(start, int) or not isinstance(end, int) or step < 0:
             return None
+        index[axis] = slice(start, end, step)
     return data[tuple(index)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from ....graph.exact import is_constant
+from .edges import cuts_of, pads_of
 from .known import KnownShapes
 from .sizes import Polynomial, Shape, Size, exact_quotient, is_nonnegative, product, unknown
 from .windows import global_shape, transposed_shape, window_shape
@@ -99,16 +100,11 @@ def _concat(known: KnownShapes, node: ir.Node) -> Shape | None:
 
 
 def _slice(known: KnownShapes, node: ir.Node) -> Shape | None:
-    shape = known.shape(node.inputs[0])
-    starts, ends = known.integers(node.inputs[1]), known.integers(node.inputs[2])
-    if shape is None or starts is None or ends is None:
-        return None
-    axes = known.axes(node, 3)
-    steps = known.constant_integers(node.inputs[4]) if len(node.inputs) > 4 else [1] * starts.size
-    if axes is None or steps is None or len(steps) != starts.size:
+    shape, cuts = known.shape(node.inputs[0]), cuts_of(known, node)
+    if shape is None or cuts is None:
         return None
     sizes = list(shape)
-    for axis, start, end, step in zip(axes or range(starts.size), starts, ends, steps, strict=True):
+    for axis, start, end, step in cuts:
         sizes[axis] = _sliced(shape[axis], start, end, step)
     return tuple(sizes)
 
@@ -129,17 +125,10 @@ def _sliced(size: Size, start: Size, end: Size, step: int) -> Size:
 
 
 def _pad(known: KnownShapes, node: ir.Node) -> Shape | None:
-    shape, pads = known.shape(node.inputs[0]), known.integers(node.inputs[1])
-    axes = known.axes(node, 3)
-    if shape is None or pads is None or axes is None:
+    shape, pads = known.shape(node.inputs[0]), pads_of(known, node)
+    if shape is None or pads is None:
         return None
-    axes = axes or list(range(len(shape)))
-    if pads.size != 2 * len(axes):
-        return None
-    sizes = list(shape)
-    for i, axis in enumerate(axes):
-        sizes[axis] = sizes[axis] + pads[i] + pads[len(axes) + i]
-    return tuple(sizes)
+    return tuple(n + begin + end for n, begin, end in zip(shape, *pads, strict=True))
 
 
 def _reshape(known: KnownShapes, node: ir.Node) -> Shape | None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import get_args
 
-from keras_bn.export.commands.pages.document import ParityDocument
+from keras_bn.export.commands.pages.parity_page import ParityDocument
 from keras_bn.export.files.provenance import SourceFile
 from keras_bn.export.parity.report import (
     QUANTILES,

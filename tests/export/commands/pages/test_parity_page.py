@@ -10,9 +10,8 @@ import pytest
 
 from keras_bn.export import check_parity
 from keras_bn.export.commands.pages import parity_page
-from keras_bn.export.commands.pages.document import ParityDocument
 from keras_bn.export.commands.pages.figures import error_figure
-from keras_bn.export.commands.pages.parity_page import render_parity_page
+from keras_bn.export.commands.pages.parity_page import ParityDocument, render_parity_page
 from keras_bn.export.files.provenance import SourceFile
 from keras_bn.export.runtime.latency import Latency, Timing
 from tests.export.commands.pages.markup import Page, assert_self_contained
@@ -248,6 +247,16 @@ def test_page_of_a_real_check_shows_its_figures(files):
     for row in report.outputs:
         assert f"on {row.case} inputs {error_figure(row.worst.max)}" in words
     assert all(file.sha256 in words for file in origin)
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(2e-7, "agrees"), (2e-3, "differs")])
+def test_verdict_is_that_of_the_report(error, verdict):
+    assert document(output(error)).verdict == verdict
+
+
+def test_file_that_was_not_written_has_a_name():
+    made = document()
+    assert dataclasses.replace(made, file=None).file_name == made.file.name
 
 
 def test_file_that_was_not_written_is_named():
