@@ -36,14 +36,17 @@ __all__ = ["fold_batch_norms", "fold_opened"]
 
 @overload
 def fold_batch_norms(
-    model: onnx.ModelProto, *, freeze: bool = False
+    model: onnx.ModelProto, *, freeze: bool = ..., check: bool = ...
 ) -> tuple[onnx.ModelProto, FoldReport]: ...
 @overload
 def fold_batch_norms(
-    model: ir.Model | str | os.PathLike[str], *, freeze: bool = False
+    model: ir.Model | str | os.PathLike[str], *, freeze: bool = ..., check: bool = ...
 ) -> tuple[ir.Model, FoldReport]: ...
 def fold_batch_norms(
-    model: onnx.ModelProto | ir.Model | str | os.PathLike[str], *, freeze: bool = False
+    model: onnx.ModelProto | ir.Model | str | os.PathLike[str],
+    *,
+    freeze: bool = False,
+    check: bool = False,
 ) -> tuple[onnx.ModelProto | ir.Model, FoldReport]:
     """Fold every batch norm, and every constant Mul, Add, Sub or Div, that exact algebra lets go.
 
@@ -55,6 +58,8 @@ def fold_batch_norms(
             an `onnx_ir.Model`. Stays unchanged.
         freeze: Whether weights that are inputs too, which a caller may replace from version 4 of
             the IR on, are constants from now on, and inputs no more.
+        check: Whether to run both in ONNX Runtime and judge the folded one by the original in
+            float64; see docs/parity.md.
 
     Returns:
         The folded model, of the kind given, an `onnx_ir.Model` for a path; the one given itself if
@@ -65,6 +70,8 @@ def fold_batch_norms(
         ExportError: If the model cannot be read, or is not a whole and valid ONNX model.
         ExportError: If a weight is in a file outside the model's folder, or that is too short.
         ExportError: If `model` is a path, and `onnx_ir` cannot hold what is in the file.
+        ExportError: If `check` is asked for and ONNX Runtime cannot run the model.
+        ParityError: If `check` is asked for and finds that the two differ.
 
     Example:
         >>> import onnx, keras_bn.export
@@ -80,6 +87,10 @@ def fold_batch_norms(
     """
     opened = open_model(model)
     folded, report = fold_opened(opened, freeze=freeze)
+    if check and folded is not None:
+        from ..parity.graphs.proof import prove_fold  # imports ONNX Runtime
+
+        prove_fold(model, folded)
     if isinstance(model, onnx.ModelProto):
         return (model if folded is None else _as_proto(folded, model)), report
     if folded is None and opened.lost:
