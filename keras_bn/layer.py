@@ -23,6 +23,7 @@ from keras_bn.moments import (
 )
 from keras_bn.native.library import why_not_native
 from keras_bn.native.operators import batch_sums, leading_weights, merged, normalise_by
+from keras_bn.ragged import call_on_values
 from keras_bn.running import (
     bessel_factor,
     cumulative_momentum,
@@ -223,7 +224,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
         Args:
             inputs: Shape (N, ..., C) with the channels at `axis`; any float dtype. Computed in
-                float32 when half precision.
+                float32 when half precision. A ragged tensor is one batch of all its values.
             training: True normalises by the batch and updates the running statistics, unless
                 `trainable` is False; otherwise the running statistics normalise.
             mask: Shape of `inputs` without the last axis; True marks what enters the moments.
@@ -238,8 +239,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             ValueError: If `mask` does not have one dimension less than `inputs`.
             ValueError: If `sample_weight` has no dimension, or as many as `inputs`.
             ValueError: If `ghost_batch_size` does not divide the batch size.
+            ValueError: If a ragged tensor has ragged channels, or a mask or weights.
             ValueError: If `fused=True` and the fused kernel cannot be used.
         """
+        if isinstance(inputs, tf.RaggedTensor):
+            return call_on_values(self, inputs, training, mask, sample_weight)
         training = bool(training) and self.trainable
         if mask is None and sample_weight is not None:
             # Keras passes the mask on by itself only where one argument is a tensor.

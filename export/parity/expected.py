@@ -24,7 +24,8 @@ from .reference.rounding import run_rounded
 from .reference.truth import Float64Weights
 from .report import OutputParity
 from .rule import MULTIPLE, TRUTHS, compare
-from .samples.kinds import Batch, NothingFiniteError, cannot_run, require_finite
+from .samples.kinds import Batch, NothingFiniteError, require_finite
+from .samples.refusal import cannot_run
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
 
@@ -113,7 +114,7 @@ def expected_of(
     cases: list[Case] = []
     left_out = []
     for kind in dict.fromkeys(batch.case for batch in batches):
-        arrays = [batch.arrays for batch in batches if batch.case == kind]
+        arrays = [_taken(batch.arrays, precision) for batch in batches if batch.case == kind]
         try:
             own = run_batches(run, arrays)
         except Exception as e:  # running a model runs the code of every layer
@@ -131,6 +132,13 @@ def expected_of(
     return Expected(
         [spec.name for spec in signature.specs], names, cases, epsilon, stood_in, tuple(left_out)
     )
+
+
+def _taken(arrays: Samples, precision: str) -> Samples:
+    """Return float64 numbers as a file in float32 takes them, in which all else is as it was."""
+    if precision != "float32":
+        return arrays
+    return [a.astype(np.float32).astype(a.dtype) if a.dtype == np.float64 else a for a in arrays]
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
