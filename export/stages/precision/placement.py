@@ -23,9 +23,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.exact import exact, is_constant
+from ...graph.families import DISCRETE, MOVING
 from ...graph.operators import STANDARD
 from .float16_forms import float16_positions, is_float, is_indifferent, is_tensor
-from .float16_operators import DISCRETE, KERNELS, KNOWN, MOVING, SENSITIVE, SOURCES, SUMMANDS, SUMS
+from .float16_operators import KERNELS, KNOWN, SENSITIVE, SOURCES, SUMMANDS, SUMS
 from .report import Float32Reason as Reason
 from .vicinity import Places, keep_arguments, keep_islands, keep_positions, keep_quotients
 
