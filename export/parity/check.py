@@ -24,10 +24,12 @@ from ..runtime.providers import CPU, require_providers
 from ..signature import signature_of
 from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
-from .expected import expected_of, judge
+from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
 from .report import OutputParity, ParityReport
-from .samples.samples import draw, split
+from .samples.given import split
+from .samples.kinds import Drawn, drawn_for
+from .samples.samples import draw
 from .surface import Surface
 
 __all__ = ["check_parity"]
@@ -81,18 +83,23 @@ def check_parity(
     require_file(path, "MODEL.onnx")
     surface = Surface.of(open_model(path, where="check"))
     signature = signature_of(model, input_signature)
-    drawn: dict[str, str] = {}
-    notes: list[str] = []
+
+    def expect(found: Drawn) -> tuple[Expected, Drawn]:
+        return expected_of(model, signature, found[0], precision), found
+
     if inputs is None:
-        batches, drawn, notes = draw(
-            model, signature, seed=seed, ranges=ranges, precision=precision
+        expected, (batches, drawn, notes) = drawn_for(
+            expect,
+            lambda limits: draw(
+                model, signature, seed=seed, ranges=ranges, precision=precision, otherwise=limits
+            ),
         )
     else:
         largest = functools.partial(largest_batch, model, signature)
-        batches = list(split(inputs, signature.specs, largest))
-    expected = expected_of(model, signature, batches, precision)
+        given = list(split(inputs, signature.specs, largest))
+        expected, (batches, drawn, notes) = expect((given, {}, []))
     outputs = [row for name in providers for row in judge(path, expected, name)]
-    notes += surface.notes(expected, precision)
+    notes = [*notes, *surface.notes(expected, precision)]
     report = ParityReport(
         str(model.name),
         str(path),
