@@ -22,6 +22,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bodies import holds_graph
 from ...graph.exact import exact, is_constant
 from ...graph.families import DISCRETE, MOVING
 from ...graph.operators import STANDARD
@@ -78,10 +79,7 @@ def _own_reason(
     """Return why a node, looked at by itself, has to stay in float32."""
     if node.domain not in STANDARD:
         return Reason.OTHER_DOMAIN, node.domain
-    if any(
-        a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        for a in node.attributes.values()
-    ):
+    if holds_graph(node):
         return Reason.SUBGRAPH, ""
     named = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name]
     for value in named:
