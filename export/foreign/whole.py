@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ..graph.bodies import bodies_of
 from ..graph.exact import FLOATING
+from ..graph.families import REARRANGING
 from ..graph.operators import is_onnx
 from ..stages.folding.affine_nodes import affine_input
 from ..stages.folding.reason import Reason
@@ -28,7 +29,7 @@ __all__ = ["refusals_in", "refusals_in_functions", "why_whole"]
 OLDEST = 9
 QUANTISED = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QuantizeLinear"})
 QUANTISED_PREFIXES = ("DynamicQuantize", "QEmbed", "QLinear", "QOrdered")
-MOVING = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
+MOVING = REARRANGING | {"Cast"}
 
 
 def why_whole(opened: Opened) -> tuple[Reason, str] | None:

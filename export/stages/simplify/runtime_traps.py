@@ -20,13 +20,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.exact import FLOATS, is_constant
+from ...graph.families import REARRANGING
 from .editor import Editor
 from .shapes.windows import window_extents, window_padding
 
 __all__ = ["avoid_runtime_traps"]
 
 POOLS = ("AveragePool", "MaxPool")
-PASSING = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+PASSING = REARRANGING | {"Cast"}
 
 
 def avoid_runtime_traps(editor: Editor) -> bool:
