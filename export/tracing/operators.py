@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tf2onnx.onnx_opset.controlflow import Select
-from tf2onnx.onnx_opset.nn import Resize
+from tf2onnx.onnx_opset.nn import (
+    Resize,
+)
 from tf2onnx.utils import map_onnx_to_numpy_type
 
-__all__ = ["HANDLERS", "place_operator"]
+__all__ = ["HANDLERS", "Handler", "place_operator", "replace_node"]
 
 MARKER = "PyFuncStateless"  # an operator that means nothing to TensorFlow by itself
 SIGN_BIT = np.iinfo(np.int32).min
@@ -79,7 +81,7 @@ def _placed(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     while not inputs[-1]:
         inputs.pop()
     if order is None or order == sorted(order):
-        _replace(context, node, operator, inputs, attributes, f"{name}/{operator}")
+        replace_node(context, node, operator, inputs, attributes, f"{name}/{operator}")
     else:
         _place_transposed(context, node, operator, inputs, attributes, order)
 
@@ -110,7 +112,7 @@ def _place_transposed(
         shapes=[moved(context.get_shape(node.output[0]), order)],
     )
     back = {"perm": [order.index(axis) for axis in range(len(order))]}
-    _replace(context, node, "Transpose", [inner.output[0]], back, f"{node.name}/after")
+    replace_node(context, node, "Transpose", [inner.output[0]], back, f"{node.name}/after")
 
 
 def _erfc(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
@@ -119,7 +121,7 @@ def _erfc(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     dtype, shape = context.get_dtype(kind[1]), context.get_shape(kind[1])
     erf = context.make_node("Erf", [kind[0]], name=f"{name}/Erf", dtypes=[dtype], shapes=[shape])
     one = context.make_const(f"{name}/one", np.array(1.0, map_onnx_to_numpy_type(dtype)))
-    _replace(context, node, "Sub", [one.output[0], erf.output[0]], {}, f"{name}/Sub")
+    replace_node(context, node, "Sub", [one.output[0], erf.output[0]], {}, f"{name}/Sub")
 
 
 def _expm1(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
@@ -141,7 +143,7 @@ def _expm1(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     )
     tanh = made("Tanh", [made("Mul", [x, half], "Mul")], "Tanh")
     above = made("Add", [made("Exp", [x], "Exp"), one], "Add")
-    _replace(context, node, "Mul", [tanh, above], {}, f"{name}/Mul_1")
+    replace_node(context, node, "Mul", [tanh, above], {}, f"{name}/Mul_1")
 
 
 def _bitcast(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
@@ -173,7 +175,7 @@ def _bitcast(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     for reader in readers:  # no other bit is there to be masked
         reader.type = "Identity"
         context.replace_inputs(reader, [node.output[0]])
-    _replace(context, node, "Where", [negative, *bits], {}, f"{name}/Where")
+    replace_node(context, node, "Where", [negative, *bits], {}, f"{name}/Where")
 
 
 def _is_sign_mask(node: Any) -> bool:
@@ -191,7 +193,7 @@ def _bucketize(context: Any, node: Any, name: str, arguments: list[Any]) -> None
     above = context.make_node("Less", [x, limits], name=f"{name}/Less").output[0]
     reached = context.make_node("Not", [above], name=f"{name}/Not").output[0]
     ones = context.make_node("Cast", [reached], attr={"to": 6}, name=f"{name}/Cast_1").output[0]
-    _replace(context, node, "ReduceSum", [ones, last], {"keepdims": 0}, f"{name}/ReduceSum")
+    replace_node(context, node, "ReduceSum", [ones, last], {"keepdims": 0}, f"{name}/ReduceSum")
 
 
 def _resize_nearest(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
@@ -216,7 +218,9 @@ def _resize_nearest(context: Any, node: Any, name: str, arguments: list[Any]) ->
         dtypes=[context.get_dtype(node.output[0])],
         shapes=[[shape[0], sizes[0], *shape[2:]]],
     )
-    _replace(context, node, "Gather", [inner.output[0], columns], {"axis": 2}, f"{name}/Gather_1")
+    replace_node(
+        context, node, "Gather", [inner.output[0], columns], {"axis": 2}, f"{name}/Gather_1"
+    )
 
 
 def _resize_bilinear(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
@@ -257,7 +261,7 @@ def _reverse(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     inputs = [
         context.make_const(f"{name}/{what}", value).output[0] for what, value in constants.items()
     ]
-    _replace(context, node, "Slice", [node.input[0], *inputs], {}, f"{name}/Slice")
+    replace_node(context, node, "Slice", [node.input[0], *inputs], {}, f"{name}/Slice")
 
 
 def _select(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
@@ -267,9 +271,19 @@ def _select(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     Select.version_9(context, node)
 
 
-def _replace(
+def replace_node(
     context: Any, node: Any, operator: str, inputs: list[str], attributes: Any, name: str
 ) -> None:
+    """Put an ONNX operator in the place of a node.
+
+    Args:
+        context: tf2onnx's graph.
+        node: The node, which goes.
+        operator: The operator that has its outputs from now on.
+        inputs: Names of what that reads.
+        attributes: Its attributes, by name.
+        name: Its name.
+    """
     outputs = list(node.output)
     shapes = [context.get_shape(output) for output in outputs]
     dtypes = [context.get_dtype(output) for output in outputs]

@@ -9,8 +9,8 @@ functions inside the model are traced as part of it.
 
 Recurrent layers that stay loops keep their weights as constants, which tf2onnx's rewriters want.
 
-It refuses a model whose inputs are unknown and an operator that cannot be converted. Only this file
-and `operators.py` know tf2onnx.
+It refuses a model whose inputs are unknown and an operator that cannot be converted. Only this
+file, `operators.py` and `convolutions.py` know tf2onnx.
 """
 
 from collections.abc import Iterator
@@ -30,6 +30,7 @@ from ..errors import ExportError, one_line
 from ..naming import LayerPaths, Names, name_after_layers, name_constants
 from ..shapes import captured_logs, infer_shapes
 from ..signature import Signature, output_names, signature_of
+from .convolutions import CONVOLUTIONS, add_along_the_last_axis
 from .operators import HANDLERS
 from .recurrent import recurrent_method
 from .stand_ins import stand_ins
@@ -133,12 +134,14 @@ def _loops(model: keras.Model) -> list[Any]:
 def _convert(function: Any, model: keras.Model, opset: int) -> Any:
     """Run tf2onnx on a weightless graph; its warnings become the text of an error, if any."""
     with tf.Graph().as_default() as graph, captured_logs() as messages:
-        tf.import_graph_def(function.graph.as_graph_def(add_shapes=True), name="")
+        definition = function.graph.as_graph_def(add_shapes=True)
+        add_along_the_last_axis(definition)
+        tf.import_graph_def(definition, name="")
         try:
             proto = process_tf_graph(
                 graph,
                 opset=opset,
-                custom_op_handlers=HANDLERS,
+                custom_op_handlers={**HANDLERS, **CONVOLUTIONS},
                 input_names=[tensor.name for tensor in function.inputs],
                 output_names=[tensor.name for tensor in function.outputs],
             ).make_model(model.name)
