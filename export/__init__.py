@@ -6,13 +6,15 @@ is one straight line: trace -> constants -> layout -> fold -> save -> parity, a 
 names below are imported on first use, so that `import keras_bn.export` stays cheap.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from keras_bn.importing import attribute, why_not_found
+
 if TYPE_CHECKING:
-    from .errors import ExportError, ParityError
+    from .errors import ExportError
     from .foreign.fold_any import fold_batch_norms
     from .parity.check import check_parity
+    from .parity.report import ParityError
     from .pipeline import export_onnx
     from .report import ExportReport, Fold, FoldReport, OutputParity, ParityReport, Reason, Refusal
 
@@ -33,7 +35,7 @@ __all__ = [
 
 _MODULE_OF = {
     "ExportError": "errors",
-    "ParityError": "errors",
+    "ParityError": "parity.report",
     "check_parity": "parity.check",
     "export_onnx": "pipeline",
     "fold_batch_norms": "foreign.fold_any",
@@ -43,12 +45,8 @@ _MODULE_OF = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _MODULE_OF.get(name, "report")
     try:
-        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return attribute(__name__, _MODULE_OF.get(name, "report"), name)
     except ModuleNotFoundError as e:
-        raise ModuleNotFoundError(
-            f"keras_bn.export.{name} needs the package {e.name!r}, which is not installed. "
-            "Install the extra: pip install 'keras-bn[export]'.",
-            name=e.name,
-        ) from e
+        needed = why_not_found(e, "export")
+        raise ModuleNotFoundError(f"keras_bn.export.{name} needs {needed}", name=e.name) from e

@@ -3,10 +3,15 @@
 BatchNormalization: `ARGUMENT` must RULE. Received: ARGUMENT=VALUE.
 """
 
+import inspect
 import math
 from typing import Any
 
-__all__ = ["check_options", "check_shape", "refusal"]
+import keras
+
+__all__ = ["check_options", "check_shape", "refusal", "renorm_arguments"]
+
+KERAS_HAS_RENORM = "renorm" in inspect.signature(keras.layers.BatchNormalization).parameters
 
 
 def refusal(argument: str, rule: str, **received: Any) -> ValueError:
@@ -19,6 +24,27 @@ def refusal(argument: str, rule: str, **received: Any) -> ValueError:
     """
     values = ", ".join(f"{name}={value}" for name, value in received.items())
     return ValueError(f"BatchNormalization: `{argument}` must {rule}. Received: {values}.")
+
+
+def renorm_arguments(renorm: bool, **others: Any) -> dict[str, Any]:
+    """Return those arguments of batch renormalisation that the installed Keras takes.
+
+    Args:
+        renorm: Whether to use it.
+        **others: The arguments that mean something only with it.
+
+    Returns:
+        All of them, or none where Keras's layer does not have them: before 3.14.
+
+    Raises:
+        ValueError: If `renorm` is asked of a Keras that does not have it.
+    """
+    if KERAS_HAS_RENORM:
+        return {"renorm": renorm, **others}
+    if renorm:
+        rule = "be False with a Keras older than 3.14, which brought it"
+        raise refusal("renorm", rule, renorm=renorm, keras=keras.__version__)
+    return {}
 
 
 def check_options(layer: Any) -> None:

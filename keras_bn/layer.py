@@ -10,9 +10,20 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_bn.arguments import check_options, check_shape
-from keras_bn.fused import fused_inference, fused_training, why_not_fused
-from keras_bn.moments import layer_moments, normalise, per_channel
+from keras_bn.activations import kernel_activation
+from keras_bn.arguments import check_options, check_shape, renorm_arguments
+from keras_bn.fused import fused_inference, fused_training, why_never_fused, why_not_fused
+from keras_bn.moments import (
+    check_ghost_batches,
+    combined_weights,
+    layer_moments,
+    normalise,
+    per_channel,
+    replicas,
+)
+from keras_bn.native.library import why_not_native
+from keras_bn.native.operators import batch_sums, leading_weights, merged, normalise_by
+from keras_bn.ragged import call_on_values
 from keras_bn.running import (
     bessel_factor,
     cumulative_momentum,
@@ -65,7 +76,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         gamma_regularizer: Penalty on `gamma`.
         beta_constraint: Projection of `beta` after each update.
         gamma_constraint: Projection of `gamma` after each update.
-        renorm: Use batch renormalisation, arXiv:1702.03275.
+        renorm: Use batch renormalisation, arXiv:1702.03275; with Keras 3.14 or newer.
         renorm_clipping: Bounds "rmin", "rmax", "dmax" of its corrections.
         renorm_momentum: Weight of the past in its own statistics.
         synchronized: Take the moments over all replicas of a `tf.distribute` strategy.
@@ -80,6 +91,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             average over the groups.
         skip_nonfinite: Leave the running statistics alone when the batch has no values or its
             statistics are NaN or Inf. False lets those in, as stock Keras does.
+        activation: Applied to the output: a name, a function or a layer, as for other Keras layers.
+            ReLU, ReLU6, leaky ReLU, SiLU and hard SiLU are part of the native kernel, which then
+            keeps the input alone for the backward pass.
         **kwargs: `name`, `dtype`, `trainable`: as for every Keras layer.
 
     Raises:
@@ -90,6 +104,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         ValueError: If `ghost_batch_size` is not a positive integer.
         ValueError: If `ghost_batch_size` is combined with `renorm` or `synchronized`.
         ValueError: If `momentum=None` is combined with `renorm`.
+        ValueError: If `renorm` is True and Keras older than 3.14.
         ValueError: If `axis` is out of range for the input, when the layer is built.
         ValueError: If `fused=True` and the fused kernel cannot be used.
 
@@ -102,6 +117,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithms 1 and 2.
     """
+
+    renorm = False  # Keras before 3.14 sets none
 
     def __init__(
         self,
@@ -127,6 +144,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         fused: bool | None = None,
         ghost_batch_size: int | None = None,
         skip_nonfinite: bool = True,
+        activation: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -143,10 +161,10 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             gamma_regularizer=gamma_regularizer,
             beta_constraint=beta_constraint,
             gamma_constraint=gamma_constraint,
-            renorm=renorm,
-            renorm_clipping=renorm_clipping,
-            renorm_momentum=renorm_momentum,
             synchronized=synchronized,
+            **renorm_arguments(
+                renorm, renorm_clipping=renorm_clipping, renorm_momentum=renorm_momentum
+            ),
             **kwargs,
         )
         self.momentum: float | None = None if momentum is None else float(momentum)
@@ -154,6 +172,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         self.fused = fused
         self.ghost_batch_size = ghost_batch_size
         self.skip_nonfinite = skip_nonfinite
+        function = keras.activations.get(activation)
+        self.activation = None if function is keras.activations.linear else function
         check_options(self)
         self.batches_seen: Any = None
         self._skips: Any = None
@@ -195,7 +215,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             )
         self.start_counting_skips()
         # XLA is a property of the calling function, weights of the call: `call` looks at those.
-        self._require_fused(self._why_never_fused() or why_not_fused(self.compute_dtype, False))
+        self._require_fused(why_never_fused(self) or why_not_fused(self.compute_dtype, False))
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, sample_weight: Any = None
@@ -204,7 +224,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
         Args:
             inputs: Shape (N, ..., C) with the channels at `axis`; any float dtype. Computed in
-                float32 when half precision.
+                float32 when half precision. A ragged tensor is one batch of all its values.
             training: True normalises by the batch and updates the running statistics, unless
                 `trainable` is False; otherwise the running statistics normalise.
             mask: Shape of `inputs` without the last axis; True marks what enters the moments.
@@ -219,43 +239,49 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             ValueError: If `mask` does not have one dimension less than `inputs`.
             ValueError: If `sample_weight` has no dimension, or as many as `inputs`.
             ValueError: If `ghost_batch_size` does not divide the batch size.
+            ValueError: If a ragged tensor has ragged channels, or a mask or weights.
             ValueError: If `fused=True` and the fused kernel cannot be used.
         """
+        if isinstance(inputs, tf.RaggedTensor):
+            return call_on_values(self, inputs, training, mask, sample_weight)
         training = bool(training) and self.trainable
         if mask is None and sample_weight is not None:
             # Keras passes the mask on by itself only where one argument is a tensor.
             mask = getattr(inputs, "_keras_mask", None)
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         if training:
-            reason = self._why_never_fused() or why_not_fused(dtype, training=True)
+            reason = why_never_fused(self) or why_not_fused(dtype, training=True)
             if mask is not None or sample_weight is not None:
                 reason = reason or "weights were given (`mask` or `sample_weight`)"
             self._require_fused(reason)
+            if self.fused is not False and why_not_native(dtype) is None:
+                outputs = self._train_native(inputs, mask, sample_weight)
+                if outputs is not None:
+                    return ops.cast(outputs, self.compute_dtype)
             if reason is None:
-                return ops.cast(self._train_fused(inputs), self.compute_dtype)
-            return self._train_portable(inputs, mask, sample_weight)
+                return self.activated(ops.cast(self._train_fused(inputs), self.compute_dtype))
+            return self.activated(self._train_portable(inputs, mask, sample_weight))
         # Other ranks need a reshape around the kernel, which hides a batch norm from the export.
         kernel = self.fused is not False and why_not_fused(dtype, training=False) is None
         if kernel and len(inputs.shape) == 4 and self.axis % 4 in (1, 3):
             statistics = (*self._affine(), *self._running())
             outputs = fused_inference(inputs, *statistics, self.epsilon, self.axis)
-            return ops.cast(outputs, self.compute_dtype)
-        return super().call(inputs, training=False)
+            return self.activated(ops.cast(outputs, self.compute_dtype))
+        return self.activated(super().call(inputs, training=False))
+
+    def activated(self, outputs: Any) -> Any:
+        """Apply the activation to normalised outputs, if there is one."""
+        return outputs if self.activation is None else self.activation(outputs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild this layer; those of Keras's layer and its own."""
         config: dict[str, Any] = super().get_config()
         names = ("bessel_correction", "fused", "ghost_batch_size", "skip_nonfinite")
-        return {**config, **{name: getattr(self, name) for name in names}}
-
-    def _why_never_fused(self) -> str | None:
-        if self.fused is False:
-            return "`fused` is False"
-        for name in ("renorm", "synchronized", "ghost_batch_size"):
-            value = getattr(self, name)
-            if value:
-                return f"`{name}` is {value}"
-        return None
+        options = {name: getattr(self, name) for name in names}
+        activation = self.activation
+        if activation is not None:
+            activation = keras.activations.serialize(activation)
+        return {**config, **options, "activation": activation}
 
     def _require_fused(self, reason: str | None) -> None:
         if self.fused and reason is not None:
@@ -271,6 +297,73 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     def _running(self) -> tuple[Any, Any]:
         return ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32")
+
+    def _train_native(self, inputs: Any, mask: Any, sample_weight: Any) -> Any:
+        """Train on the kernel of `keras_bn.native`; None where it does not take the weights."""
+        x = tf.convert_to_tensor(inputs)
+        axis, ghosts = self.axis % len(x.shape), self.ghost_batch_size
+        weights = combined_weights(x, axis, mask, sample_weight, tf.float32)
+        if weights is not None:
+            weights = leading_weights(x, weights, axis)
+            if weights is None:
+                return None
+        if ghosts is not None:
+            check_ghost_batches(x, ghosts)
+        before, momentum = self._running(), self.momentum
+        if momentum is None:
+            momentum = cumulative_momentum(ops.cast(self.batches_seen, "float32"))
+        moments, mean, variance, skipped = batch_sums(
+            x,
+            axis,
+            before,
+            momentum,
+            weights,
+            ghost_batch_size=ghosts,
+            bessel_correction=self.bessel_correction,
+            skip_nonfinite=self.skip_nonfinite,
+        )
+        gamma, beta = self._affine()
+        synchronized = self.synchronized and replicas() > 1
+        if synchronized or self.renorm:
+            moments = merged(moments) if synchronized else moments
+            gamma, beta = self._update_by(moments, gamma, beta)
+        else:
+            if self.skip_nonfinite:
+                self._skips.count.assign_add(skipped)
+            if self.batches_seen is not None:
+                self.batches_seen.assign_add(tf.cast(1 - skipped, tf.float32))
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance)
+        inside = kernel_activation(self.activation)
+        outputs = normalise_by(
+            x,
+            moments,
+            gamma,
+            beta,
+            self.epsilon,
+            axis,
+            weights,
+            ghost_batch_size=ghosts,
+            synchronized=synchronized,
+            activation=inside or (0, 0.0),
+        )
+        return outputs if inside else self.activated(outputs)
+
+    def _update_by(self, moments: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
+        """Update the running statistics by moments of one group; return gamma and beta for them."""
+        centre, error, variance, total, squares = tf.unstack(moments[0])
+        mean = centre + error
+        if self.renorm:
+            gamma, beta = self._renorm(mean, variance, gamma, beta)
+        effective = tf.math.divide_no_nan(total**2, squares)
+        unbiased = variance * bessel_factor(effective) if self.bessel_correction else variance
+        self._update(mean, unbiased, total, variance)
+        return gamma, beta
+
+    def _renorm(self, mean: Any, variance: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
+        """Return gamma and beta, or None, with the corrections of batch renormalisation."""
+        r, d, _, _ = self._renorm_correction_and_moments(mean, variance)
+        return self._compose_transforms(r, d, gamma, beta, mean.dtype)  # type: ignore[no-any-return]
 
     def _train_fused(self, inputs: Any) -> Any:
         if self.momentum is not None and self.bessel_correction:  # the kernel averages by itself
@@ -303,8 +396,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         gamma = ops.cast(self.gamma, dtype) if self.scale else None
         beta = ops.cast(self.beta, dtype) if self.center else None
         if self.renorm:
-            r, d, _, _ = self._renorm_correction_and_moments(mean, variance)
-            gamma, beta = self._compose_transforms(r, d, gamma, beta, dtype)
+            gamma, beta = self._renorm(mean, variance, gamma, beta)
         self._update(mean, unbiased if self.bessel_correction else variance, total, variance)
         outputs = normalise(moments, inputs, self.axis, self.epsilon, gamma, beta)
         return ops.cast(outputs, self.compute_dtype)

@@ -16,6 +16,7 @@ __all__ = [
     "Fault",
     "LayerParity",
     "OutputParity",
+    "ParityError",
     "ParityReport",
     "StageParity",
 ]
@@ -67,6 +68,7 @@ class OutputParity:
         argmax_agreement: Share of the samples whose largest value is at the same place as in the
             truth, or at one that is as large within the tolerance; None if it is no classifier's.
         top5_agreement: Likewise of those that have the same five largest.
+        own: Whose errors `keras` are: "Keras", or "the first file" where two files are compared.
         bad_channel: A channel along the last axis whose error is too large for that channel's own
             magnitude, although it is small beside the whole output; None if there is none.
     """
@@ -86,6 +88,7 @@ class OutputParity:
     argmax_agreement: float | None = None
     top5_agreement: float | None = None
     bad_channel: int | None = None
+    own: str = "Keras"
 
     @property
     def worst(self) -> Errors:
@@ -111,7 +114,7 @@ class OutputParity:
             f"{'agrees' if self.passed else 'DIFFERS'}: output {self.name!r}, largest error "
             f"{self.onnx.max:.1e} of the output's scale {self.scale:.3g}, "
             f"{self.optimised.max:.1e} with ONNX Runtime's optimisations "
-            f"(Keras itself {self.keras.max:.1e}, allowed {self.tolerance:.1e}), "
+            f"({self.own} itself {self.keras.max:.1e}, allowed {self.tolerance:.1e}), "
             f"on {self.case} inputs"
         )
         worst = self.worst
@@ -246,3 +249,15 @@ class ParityReport:
         if self.fault is not None:
             lines.append(self.fault.detail)
         return "\n".join([*lines, *self.notes])
+
+
+class ParityError(RuntimeError):
+    """The exported graph computes something else than the Keras model; nothing was written.
+
+    Attributes:
+        report: The measurements, a `ParityReport`.
+    """
+
+    def __init__(self, message: str, report: "ParityReport") -> None:
+        super().__init__(message)
+        self.report = report
