@@ -13,7 +13,7 @@ from .linear import LINEAR
 from .passing import PASSING
 from .ways import Maps, Move
 
-__all__ = ["is_alone", "moves_of"]
+__all__ = ["NONLINEAR", "is_alone", "moves_of"]
 
 RULES = LINEAR | PASSING | JOINING
 TOGETHER = {*LINEAR, *JOINING, "BatchNormalization", "Split"}
