@@ -8,7 +8,7 @@ import typer
 
 from ..errors import ExportError
 from ..files.keras_file import require_keras_file
-from ..files.paths import require_file
+from ..files.paths import require_file, require_no_keras_file
 from .console import DIFFERS, answer, command_of, progress
 from .model_and_samples import load_with_samples, named_samples, samples_from
 from .options import (
@@ -86,8 +86,9 @@ def check(
     The exit status is 0 if they agree and 1 if they differ.
     """
     del debug
-    require_keras_file(model, unsafe=unsafe)
+    config = require_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
+    require_no_keras_file(onnx, "MODEL.onnx")
     limits = _ranges(ranges or [])
     for option, value in (("--seed", seed), ("--range", ranges or None)):
         if samples is not None and value is not None:
@@ -99,7 +100,7 @@ def check(
 
     providers = providers or [CPU]
     require_providers(providers)
-    given = samples_from(samples, preprocess)
+    given = samples_from(samples, preprocess, config)
     with (
         progress(shown=not (as_json or quiet)) as step,
         replacing_page(
