@@ -107,7 +107,11 @@ def export_onnx(
             metadata = _metadata(model, converted, inputs_second, outputs_second)
             with _timed("save", seconds):
                 size = write(
-                    converted.graph, temporary, external_data=external_data, metadata=metadata
+                    converted.graph,
+                    temporary,
+                    external_data=external_data,
+                    metadata=metadata,
+                    describe_values=False,
                 )
         parity = None
         if check:
