@@ -16,6 +16,7 @@ from ...files.provenance import OF_ONNX, versions
 from ...runtime.providers import CPU, require_providers
 from ...runtime.session import LEVELS, Samples, by_position
 from ..measure import errors_of, scale_of
+from ..quantised import UNCALIBRATED, notes_of_bits, quantised_operators
 from ..report import Fault, OutputParity, ParityReport
 from ..rule import MULTIPLE, TRUTHS, compare
 from ..samples.given import LARGEST_BATCH, split
@@ -74,11 +75,13 @@ def check_files(
     names = [spec.name for spec in specs]
     truth = GraphTruth(sides[0].proto)
     epsilon = max(coarsest_epsilon(side.proto) for side in sides)
+    bits = quantised_operators(sides[1].proto)
     plain = sides[0].runtime(LEVELS[0], CPU).runner(names, truth.graph.outputs)
 
     def judged(drawn: Drawn) -> tuple[list[OutputParity], list[str], Drawn]:
-        rows, notes = _judged(sides, names, truth, drawn[0], epsilon, providers)
-        return rows, notes, drawn
+        batches = [batch for batch in drawn[0] if not bits or batch.case not in UNCALIBRATED]
+        rows, notes = _judged(sides, names, truth, batches, epsilon, providers, bits)
+        return rows, notes, (batches, *drawn[1:])
 
     if inputs is None:
         rows, notes, (batches, drawn, more) = drawn_for(
@@ -101,7 +104,10 @@ def check_files(
         rows, notes, (batches, drawn, more) = judged((given, {}, []))
     fault = None
     wrong = [row for row in rows if not row.passed]
-    if wrong:
+    if bits:
+        there = by_position(names, [spec.name for spec in inputs_of(sides[1].proto)])
+        notes += notes_of_bits(bits, rows, sides[1].proto, there, batches[-1].arrays)
+    elif wrong:
         batch = next(b for b in batches if b.case == wrong[0].case)
         fault = _fault(sides, names, truth, batch, epsilon, wrong)
     return ParityReport(
@@ -136,6 +142,7 @@ def _judged(
     batches: list[Batch],
     epsilon: float,
     providers: Sequence[str],
+    bits: str,
 ) -> tuple[list[OutputParity], list[str]]:
     """Run both files on every kind of inputs; return how the second compares, and notes."""
     kinds: dict[str, list[Samples]] = {}
@@ -149,7 +156,8 @@ def _judged(
         for kind, arrays in kinds.items():
             fed = [dict(zip(names, batch, strict=True)) for batch in arrays]
             try:
-                rows += _compared(truth, fed, (kind, provider), first[kind], second[kind], epsilon)
+                both = first[kind], second[kind]
+                rows += _compared(truth, fed, (kind, provider), *both, epsilon, bits)
             except NothingFiniteError:
                 if kind == batches[0].case:
                     raise
@@ -171,6 +179,7 @@ def _compared(
     first: list[Samples],
     second: list[Samples],
     epsilon: float,
+    bits: str,
 ) -> list[OutputParity]:
     """Judge every output on one kind of inputs, on one execution provider."""
     outputs = truth.graph.outputs
@@ -194,6 +203,7 @@ def _compared(
             optimised=second[1][i],
             epsilon=epsilon,
             rounded=functools.partial(_of_output, rounded, i),
+            quantised=bool(bits),
         )
         rows.append(dataclasses.replace(row, own="the first file"))
     return rows
