@@ -44,6 +44,9 @@ def fold(
         typer.Argument(metavar="[OUT.onnx]", help="The file to write.", show_default=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; just report.")] = False,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Weights that are inputs too become constants.")
+    ] = False,
     check: Annotated[
         bool, typer.Option(help="Compare with IN.onnx in ONNX Runtime before OUT.onnx appears.")
     ] = True,
@@ -83,7 +86,7 @@ def fold(
         _require_named(options["input_shapes"], opened)
         files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
         before = sum(path.stat().st_size for path in files)
-        folded, report = fold_opened(opened)
+        folded, report = fold_opened(opened, freeze=freeze)
         parity = None
         after = None if temporary is None else _write(opened, folded, model, temporary)
         if check and temporary is not None and folded is not None:

@@ -114,7 +114,7 @@ def expected_of(
     cases: list[Case] = []
     left_out = []
     for kind in dict.fromkeys(batch.case for batch in batches):
-        arrays = [batch.arrays for batch in batches if batch.case == kind]
+        arrays = [_taken(batch.arrays, precision) for batch in batches if batch.case == kind]
         try:
             own = run_batches(run, arrays)
         except Exception as e:  # running a model runs the code of every layer
@@ -132,6 +132,13 @@ def expected_of(
     return Expected(
         [spec.name for spec in signature.specs], names, cases, epsilon, stood_in, tuple(left_out)
     )
+
+
+def _taken(arrays: Samples, precision: str) -> Samples:
+    """Return float64 numbers as a file in float32 takes them, in which all else is as it was."""
+    if precision != "float32":
+        return arrays
+    return [a.astype(np.float32).astype(a.dtype) if a.dtype == np.float64 else a for a in arrays]
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:

@@ -76,13 +76,15 @@ class OnnxRuntime:
             received = "a graph" if isinstance(source, bytes) else repr(str(source))
             advice = ""
             if "NOT_IMPLEMENTED" in str(e):  # such as a Conv in float64
-                advice = ". It lacks that operator in that dtype: build the model in float32"
+                advice = ". It lacks that operator in that dtype: build the model in float32, or "
+                advice += "export it with `precision='float32'`"
             raise ExportError(
                 f"check: {name} must be a file that ONNX Runtime loads. "
                 f"Received: {received}: {one_line(e)}{advice}"
             ) from e
         self.inputs = [str(value.name) for value in self._session.get_inputs()]
         self.outputs = [str(value.name) for value in self._session.get_outputs()]
+        self._narrow = {v.name for v in self._session.get_inputs() if v.type == "tensor(float)"}
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._inputs_second, self._outputs_second = channels_second(metadata)
 
@@ -114,8 +116,14 @@ class OnnxRuntime:
                 else array
                 for name, array in zip(inputs, batch, strict=True)
             ]
+            feed = {
+                # A float64 model that was exported in float32 has inputs of that.
+                name: array.astype(np.float32)
+                if name in self._narrow and array.dtype == np.float64
+                else array
+                for name, array in zip(inputs, moved, strict=True)
+            }
             try:
-                feed = dict(zip(inputs, moved, strict=True))
                 results = self._session.run(outputs, feed, give_memory_back())
             except Exception as e:
                 raise ExportError(

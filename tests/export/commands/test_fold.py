@@ -69,6 +69,15 @@ def test_json(path, tmp_path):
     assert content["refusals"] == []
 
 
+def test_freeze(tmp_path):
+    path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(conv_bn(weights_as_inputs=True), path)
+    assert "5 weights are inputs too" in fold(path, out)
+    assert len(onnx.load(out).graph.input) == 6
+    assert "inputs too" not in fold(path, out, "--freeze")
+    assert [value.name for value in onnx.load(out).graph.input] == ["x"]
+
+
 @pytest.mark.parametrize("words", [(), ("out.onnx",)])
 def test_dry_run_writes_nothing(path, tmp_path, words, monkeypatch):
     monkeypatch.chdir(tmp_path)
