@@ -103,7 +103,9 @@ def compare(
             largest, rms = tolerances(keras, explained, epsilon)
             channel = bad_channel(truth, own, noise, (plain, optimised), epsilon)
         else:
-            largest, rms, channel = FALLBACK * epsilon, RMS_FALLBACK * epsilon, None
+            # Of two files, the first may not be the same at both of its levels.
+            largest = max(FALLBACK * epsilon, MULTIPLE * keras.max)
+            rms, channel = max(RMS_FALLBACK * epsilon, RMS_MULTIPLE * keras.rms), None
         alike = 0.0 if quantised else 2 * largest * scale
         return OutputParity(
             name,

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import onnx
 
 from ...errors import ExportError
 from ...files.provenance import OF_ONNX, versions
@@ -37,6 +38,9 @@ from .truth import GraphTruth
 from .widening import coarsest_epsilon
 
 __all__ = ["check_files"]
+
+GATES = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax")
+LARGEST_COPY = 2**30  # bytes
 
 
 def check_files(
@@ -71,6 +75,7 @@ def check_files(
     """
     require_providers(providers)
     sides = [Side(first, "the first file", ""), Side(second, "the second file", "the first file")]
+    _watch_behind_gates(*sides)
     specs = inputs_of(sides[0].proto, input_shapes)
     names = [spec.name for spec in specs]
     truth = GraphTruth(sides[0].proto)
@@ -133,6 +138,37 @@ def _cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportErro
         f"{str(error).rpartition('Received: ')[2]}. "
         "Give samples by --input, or sizes by --input-shape."
     )
+
+
+def _watch_behind_gates(first: Side, second: Side) -> None:
+    """Let what the same gate at the end of both reads be compared, too."""
+    if max(first.proto.ByteSize(), second.proto.ByteSize()) > LARGEST_COPY:
+        return
+    ends = [[value.name for value in side.proto.graph.output] for side in (first, second)]
+    gates = [_gates(side.proto) for side in (first, second)]
+    pairs = [
+        (gates[0][one][1], gates[1][other][1])
+        for one, other in zip(*ends, strict=False)
+        if one in gates[0] and other in gates[1] and gates[0][one][0] == gates[1][other][0]
+    ]
+    pairs = [pair for pair in pairs if pair[0] not in ends[0] and pair[1] not in ends[1]]
+    others = [other for _, other in pairs]
+    names = [one for one, _ in pairs]
+    if len({*names}) == len({*others}) == len(pairs) and (
+        by_position([*ends[0], *names], [*ends[1], *others]) == [*ends[1], *others]
+    ):
+        first.watch(names)
+        second.watch(others)
+
+
+def _gates(proto: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+    """Return the operator and what it reads of each tensor that a gate makes."""
+    made = {name for node in proto.graph.node for name in node.output}
+    return {
+        node.output[0]: (node.op_type, node.input[0])
+        for node in proto.graph.node
+        if node.op_type in GATES and node.input[0] in made
+    }
 
 
 def _judged(
