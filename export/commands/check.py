@@ -94,7 +94,7 @@ def check(
     TensorFlow. The exit status is 0 if they agree and 1 if they differ.
     """
     del debug
-    config = None if is_onnx(model) else require_keras_file(model, unsafe=unsafe)
+    config = {} if is_onnx(model) else require_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
     require_no_keras_file(onnx, "MODEL.onnx")
     limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
