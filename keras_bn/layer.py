@@ -273,6 +273,13 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         """Apply the activation to normalised outputs, if there is one."""
         return outputs if self.activation is None else self.activation(outputs)
 
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """Let a SavedModel whose functions train have the counter, which is no weight."""
+        children: dict[str, Any] = super()._trackable_children(save_type, **kwargs)
+        if save_type == "savedmodel" and self._skips is not None:
+            children = {**children, "skipped_batches_counter": self._skips.count.value}
+        return children
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild this layer; those of Keras's layer and its own."""
         config: dict[str, Any] = super().get_config()

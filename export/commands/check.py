@@ -8,7 +8,7 @@ import typer
 
 from ..errors import ExportError
 from ..files.keras_file import require_keras_file
-from ..files.paths import require_file
+from ..files.paths import require_file, require_no_keras_file
 from .console import DIFFERS, answer, command_of, progress
 from .model_and_samples import load_with_samples, named_samples, samples_from
 from .options import (
@@ -94,10 +94,10 @@ def check(
     TensorFlow. The exit status is 0 if they agree and 1 if they differ.
     """
     del debug
-    limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
-    if not is_onnx(model):
-        require_keras_file(model, unsafe=unsafe)
+    config = {} if is_onnx(model) else require_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
+    require_no_keras_file(onnx, "MODEL.onnx")
+    limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
     for option, value in (("--seed", seed), ("--range", ranges or None)):
         if samples is not None and value is not None:
             raise ExportError(
@@ -133,7 +133,7 @@ def check(
             "--input-shape must be left out where MODEL.keras says what is drawn. "
             f"Received: {' '.join(shapes or [])}."
         )
-    given = samples_from(samples, preprocess)
+    given = samples_from(samples, preprocess, config)
     with (
         progress(shown=not (as_json or quiet)) as step,
         replacing_page(

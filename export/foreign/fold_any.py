@@ -26,6 +26,7 @@ from ..stages.folding.tensors import name_of
 from ..stages.simplify.editor import Editor
 from ..stages.simplify.hard_sigmoid import hard_sigmoids
 from ..stages.simplify.pairs import cancel_pairs
+from ..stages.simplify.runtime_traps import avoid_runtime_traps, avoid_slow_padding
 from .opening import Opened, open_model
 from .origin import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
@@ -135,7 +136,7 @@ def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | Non
         work = WorkingCopy.of(opened.model, freeze=freeze)
         clamps = list(_write_hard_sigmoids(work.model))
         folded, report = fold(work.model)
-        _cancel_pairs(folded)
+        _tidy(folded)
     except Exception as e:  # an attribute of the wrong type, an operator with too few inputs, ...
         _require_valid(opened, e)
         raise
@@ -157,9 +158,19 @@ def _write_hard_sigmoids(model: ir.Model) -> Iterator[Fold]:
                     yield Fold(name, node.op_type, None, "clamp", (name_of(new),), (), *saved)
 
 
-def _cancel_pairs(model: ir.Model) -> None:
-    changed = [cancel_pairs(Editor(graph)) for graph in (model.graph, *model.graph.subgraphs())]
-    if any(changed):
+def _tidy(model: ir.Model) -> None:
+    """Remove what a batch norm has stood between, and keep off what ONNX Runtime would make of it.
+
+    Args:
+        model: The folded model; changed.
+    """
+    changed = False
+    for graph in (model.graph, *model.graph.subgraphs()):
+        editor = Editor(graph)
+        changed |= cancel_pairs(editor)
+        avoid_runtime_traps(editor)
+        avoid_slow_padding(editor)
+    if changed:
         RemoveUnusedNodesPass()(model)  # what computed the shapes
 
 

@@ -25,8 +25,6 @@ __all__ = ["WorkingCopy"]
 
 WEIGHTS_ARE_NO_INPUTS = 4  # from this version of the IR on
 
-Annotation = tuple[ir.TypeProtocol | None, ir.Shape | None]
-
 
 @dataclass(frozen=True)
 class WorkingCopy:

@@ -15,17 +15,20 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 
 from ..errors import ExportError
 from ..files.paths import require_file
 from ..files.provenance import versions
 from ..foreign.opening import open_model
 from ..runtime.providers import CPU, require_providers
+from ..runtime.session import by_position
 from ..signature import signature_of
 from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
 from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
+from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators
 from .report import OutputParity, ParityReport
 from .samples.given import split
 from .samples.kinds import Drawn, drawn_for
@@ -84,8 +87,11 @@ def check_parity(
     surface = Surface.of(open_model(path, where="check"))
     signature = signature_of(model, input_signature)
 
+    bits = quantised_operators(onnx.load(path, load_external_data=False))
+
     def expect(found: Drawn) -> tuple[Expected, Drawn]:
-        return expected_of(model, signature, found[0], precision), found
+        batches = [batch for batch in found[0] if not bits or batch.case not in UNCALIBRATED]
+        return expected_of(model, signature, batches, precision), (batches, *found[1:])
 
     if inputs is None:
         expected, (batches, drawn, notes) = drawn_for(
@@ -98,8 +104,13 @@ def check_parity(
         largest = functools.partial(largest_batch, model, signature)
         given = list(split(inputs, signature.specs, largest))
         expected, (batches, drawn, notes) = expect((given, {}, []))
-    outputs = [row for name in providers for row in judge(path, expected, name)]
+    outputs = [
+        row for name in providers for row in judge(path, expected, name, quantised=bool(bits))
+    ]
     notes = [*notes, *surface.notes(expected, precision)]
+    if bits:
+        there = by_position(expected.inputs, surface.inputs)
+        notes += notes_of_bits(bits, outputs, onnx.load(path), there, expected.cases[0].batches[-1])
     report = ParityReport(
         str(model.name),
         str(path),
@@ -110,7 +121,7 @@ def check_parity(
         notes=(*notes, *expected.notes),
         versions=versions(),
     )
-    if explain is False or (explain is None and report.passed):
+    if bits or explain is False or (explain is None and report.passed):
         return report
     found = explain_difference(
         model,

@@ -172,13 +172,16 @@ def epsilon_of(model: keras.Model) -> float:
     return max(2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps) for dtype in known)
 
 
-def judge(path: Any, expected: Expected, provider: str = CPU) -> tuple[OutputParity, ...]:
+def judge(
+    path: Any, expected: Expected, provider: str = CPU, *, quantised: bool = False
+) -> tuple[OutputParity, ...]:
     """Compare a file with what is expected of it.
 
     Args:
         path: The file.
         expected: What Keras makes of the inputs.
         provider: ONNX Runtime's execution provider.
+        quantised: Whether the file computes in 8 bits.
 
     Returns:
         An entry for each kind of inputs and each output.
@@ -205,6 +208,7 @@ def judge(path: Any, expected: Expected, provider: str = CPU) -> tuple[OutputPar
             optimised=optimised[i],
             epsilon=expected.epsilon,
             rounded=functools.partial(_rounded, case, i),
+            quantised=quantised,
         )
         for case, plain, optimised in zip(expected.cases, *found, strict=True)
         for i, name in enumerate(expected.outputs)

@@ -16,7 +16,7 @@ from ..files.metadata import channels_second
 from .arena import give_memory_back, share_bounded_arena
 from .providers import CPU
 
-__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position", "run_batches"]
+__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position", "open_session", "run_batches"]
 
 LEVELS = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -26,6 +26,32 @@ LEVELS = (
 Samples = list[np.ndarray]  # one array for each input or output
 
 Run = Callable[[Samples], Samples]
+
+
+def open_session(
+    source: Path | bytes,
+    level: Any,
+    provider: str = CPU,
+    *,
+    folder: Path | None = None,
+    threads: int = 1,
+) -> onnxruntime.InferenceSession:
+    """Load a file or its content, in the bounded arena; arguments as for `OnnxRuntime`.
+
+    Raises:
+        Exception: If it cannot be loaded; ONNX Runtime's have no common class of their own.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    share_bounded_arena(options)
+    if folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    providers = list(dict.fromkeys([provider, CPU]))
+    return onnxruntime.InferenceSession(source, options, providers=providers)
 
 
 class OnnxRuntime:
@@ -60,18 +86,8 @@ class OnnxRuntime:
         like: str = "the Keras model",
     ) -> None:
         self._name, self._like = name, like
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = level
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4
-        share_bounded_arena(options)
-        if folder is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(folder)
-            )
-        providers = list(dict.fromkeys([provider, CPU]))
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=providers)
+            self._session = open_session(source, level, provider, folder=folder, threads=threads)
         except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
             received = "a graph" if isinstance(source, bytes) else repr(str(source))
             advice = ""

@@ -10,12 +10,14 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import onnx
 
 from ...errors import ExportError
 from ...files.provenance import OF_ONNX, versions
 from ...runtime.providers import CPU, require_providers
 from ...runtime.session import LEVELS, Samples, by_position
 from ..measure import errors_of, scale_of
+from ..quantised import UNCALIBRATED, notes_of_bits, quantised_operators
 from ..report import Fault, OutputParity, ParityReport
 from ..rule import MULTIPLE, TRUTHS, compare
 from ..samples.given import LARGEST_BATCH, split
@@ -36,6 +38,9 @@ from .truth import GraphTruth
 from .widening import coarsest_epsilon
 
 __all__ = ["check_files"]
+
+GATES = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax")
+LARGEST_COPY = 2**30  # bytes
 
 
 def check_files(
@@ -70,15 +75,18 @@ def check_files(
     """
     require_providers(providers)
     sides = [Side(first, "the first file", ""), Side(second, "the second file", "the first file")]
+    _watch_behind_gates(*sides)
     specs = inputs_of(sides[0].proto, input_shapes)
     names = [spec.name for spec in specs]
     truth = GraphTruth(sides[0].proto)
     epsilon = max(coarsest_epsilon(side.proto) for side in sides)
+    bits = quantised_operators(sides[1].proto)
     plain = sides[0].runtime(LEVELS[0], CPU).runner(names, truth.graph.outputs)
 
     def judged(drawn: Drawn) -> tuple[list[OutputParity], list[str], Drawn]:
-        rows, notes = _judged(sides, names, truth, drawn[0], epsilon, providers)
-        return rows, notes, drawn
+        batches = [batch for batch in drawn[0] if not bits or batch.case not in UNCALIBRATED]
+        rows, notes = _judged(sides, names, truth, batches, epsilon, providers, bits)
+        return rows, notes, (batches, *drawn[1:])
 
     if inputs is None:
         rows, notes, (batches, drawn, more) = drawn_for(
@@ -101,7 +109,10 @@ def check_files(
         rows, notes, (batches, drawn, more) = judged((given, {}, []))
     fault = None
     wrong = [row for row in rows if not row.passed]
-    if wrong:
+    if bits:
+        there = by_position(names, [spec.name for spec in inputs_of(sides[1].proto)])
+        notes += notes_of_bits(bits, rows, sides[1].proto, there, batches[-1].arrays)
+    elif wrong:
         batch = next(b for b in batches if b.case == wrong[0].case)
         fault = _fault(sides, names, truth, batch, epsilon, wrong)
     return ParityReport(
@@ -129,6 +140,37 @@ def _cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportErro
     )
 
 
+def _watch_behind_gates(first: Side, second: Side) -> None:
+    """Let what the same gate at the end of both reads be compared, too."""
+    if max(first.proto.ByteSize(), second.proto.ByteSize()) > LARGEST_COPY:
+        return
+    ends = [[value.name for value in side.proto.graph.output] for side in (first, second)]
+    gates = [_gates(side.proto) for side in (first, second)]
+    pairs = [
+        (gates[0][one][1], gates[1][other][1])
+        for one, other in zip(*ends, strict=False)
+        if one in gates[0] and other in gates[1] and gates[0][one][0] == gates[1][other][0]
+    ]
+    pairs = [pair for pair in pairs if pair[0] not in ends[0] and pair[1] not in ends[1]]
+    others = [other for _, other in pairs]
+    names = [one for one, _ in pairs]
+    if len({*names}) == len({*others}) == len(pairs) and (
+        by_position([*ends[0], *names], [*ends[1], *others]) == [*ends[1], *others]
+    ):
+        first.watch(names)
+        second.watch(others)
+
+
+def _gates(proto: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+    """Return the operator and what it reads of each tensor that a gate makes."""
+    made = {name for node in proto.graph.node for name in node.output}
+    return {
+        node.output[0]: (node.op_type, node.input[0])
+        for node in proto.graph.node
+        if node.op_type in GATES and node.input[0] in made
+    }
+
+
 def _judged(
     sides: list[Side],
     names: list[str],
@@ -136,6 +178,7 @@ def _judged(
     batches: list[Batch],
     epsilon: float,
     providers: Sequence[str],
+    bits: str,
 ) -> tuple[list[OutputParity], list[str]]:
     """Run both files on every kind of inputs; return how the second compares, and notes."""
     kinds: dict[str, list[Samples]] = {}
@@ -149,7 +192,8 @@ def _judged(
         for kind, arrays in kinds.items():
             fed = [dict(zip(names, batch, strict=True)) for batch in arrays]
             try:
-                rows += _compared(truth, fed, (kind, provider), first[kind], second[kind], epsilon)
+                both = first[kind], second[kind]
+                rows += _compared(truth, fed, (kind, provider), *both, epsilon, bits)
             except NothingFiniteError:
                 if kind == batches[0].case:
                     raise
@@ -171,6 +215,7 @@ def _compared(
     first: list[Samples],
     second: list[Samples],
     epsilon: float,
+    bits: str,
 ) -> list[OutputParity]:
     """Judge every output on one kind of inputs, on one execution provider."""
     outputs = truth.graph.outputs
@@ -194,6 +239,7 @@ def _compared(
             optimised=second[1][i],
             epsilon=epsilon,
             rounded=functools.partial(_of_output, rounded, i),
+            quantised=bool(bits),
         )
         rows.append(dataclasses.replace(row, own="the first file"))
     return rows

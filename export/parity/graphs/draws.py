@@ -101,7 +101,9 @@ def _input(value: onnx.ValueInfoProto, wanted: Sequence[int] | None) -> GraphInp
             f"Received: {'a tensor' if value.type.HasField('tensor_type') else 'another type'} of "
             f"{dtype.name}. Give samples by --input."
         )
-    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in type_.shape.dim)
+    # Paddle's exporter writes -1 for a size that is free.
+    sizes = [d.dim_value if d.HasField("dim_value") else -1 for d in type_.shape.dim]
+    shape = tuple(None if size < 0 else size for size in sizes)
     if wanted is not None:
         fits = len(wanted) == len(shape) and all(
             size > 0 and free in (None, size) for size, free in zip(wanted, shape, strict=True)

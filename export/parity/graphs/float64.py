@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, inliner
 from onnx.reference import ReferenceEvaluator
 
 from ...errors import ExportError, one_line
+from ...runtime.session import LEVELS, open_session
 from ..measure import scale_of
 from .widening import widened, widened_array
 from .windows import average_pool, conv, conv_transpose
@@ -182,12 +182,7 @@ class _Operator:
         )
 
     def _session(self, node: onnx.NodeProto, given: list[np.ndarray | None]) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        content = self._model(node, given).SerializeToString()
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_session(self._model(node, given).SerializeToString(), LEVELS[0])
 
     def _in_onnx_runtime(self, session: Any, given: list[np.ndarray | None]) -> list[np.ndarray]:
         feed = {name: a for name, a in zip(self.reads, given, strict=True) if a is not None}

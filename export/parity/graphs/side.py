@@ -41,6 +41,14 @@ class Side:
         else:
             self.proto = ir.to_proto(opened.model)
 
+    def watch(self, names: list[str]) -> None:
+        """Let some tensors be outputs too, behind its own."""
+        if names:
+            proto = onnx.ModelProto()
+            proto.CopyFrom(self.proto)
+            proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+            self.proto, self._path = proto, None
+
     def runtime(self, level: object, provider: str) -> OnnxRuntime:
         """Open it in ONNX Runtime."""
         source = self._path or self.proto.SerializeToString()

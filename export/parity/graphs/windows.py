@@ -158,14 +158,22 @@ class _Layout:
                 for size, extent, stride in zip(sizes, extents, self._strides, strict=True)
             ]
         padded = [size + sum(pad) for size, pad in zip(sizes, self._padding, strict=True)]
+        # Rounded towards zero, as ONNX Runtime does: a window larger than the input is cut off.
         self.output = [
-            (size - extent) // stride + 1
+            int((size - extent) / stride) + 1
             for size, extent, stride in zip(padded, extents, self._strides, strict=True)
+        ]
+        self._beyond = [
+            (0, max((count - 1) * stride + extent - size, 0))
+            for size, extent, stride, count in zip(
+                padded, extents, self._strides, self.output, strict=True
+            )
         ]
 
     def padded(self, x: np.ndarray, value: float) -> np.ndarray:
         """Return an array with its padding."""
-        return np.pad(x, [(0, 0), (0, 0), *self._padding], constant_values=value)
+        x = np.pad(x, [(0, 0), (0, 0), *self._padding], constant_values=value)
+        return np.pad(x, [(0, 0), (0, 0), *self._beyond])
 
     def windows(self) -> Iterator[Any]:
         """Yield, for each position in a window, its slices of all of them."""

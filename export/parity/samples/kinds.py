@@ -41,9 +41,9 @@ Refusal = Callable[[Iterable[Iterable[int]], Exception], ExportError]
 DRAWN_BATCHES = (1, 2, 3)
 EDGE_SAMPLES = 2
 # Sizes of an unknown dimension, and what to try behind each as another one: first odd sizes that
-# differ from axis to axis, then what a network that halves its input four times can take.
+# differ from axis to axis, then what a network that halves its input four or five times can take.
 SIZES = (32, 96, 224)
-FURTHER = ((13, 6), (16, 16))
+FURTHER = ((13, 6), (16, 16), (32, 32))
 LARGEST_SIZE, LARGEST_SAMPLE = 2**16, 2**22  # of a dimension; values of an input
 RANGES = ((0.0, 1.0), (1.0, 10.0))  # for logarithms, roots and their like
 

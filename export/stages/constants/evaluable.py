@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bodies import holds_graph
 from ...graph.exact import FLOATING
 from ...graph.operators import is_onnx
 from .evaluation import ARITHMETIC, evaluate
@@ -37,7 +38,6 @@ FAITHFUL_FROM = {
     "Resize": 11,
     "Softmax": 13,
 }
-GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 LARGEST_GROWN = 4096  # elements, unless more is allowed
 LARGEST_TRIED = 2**24  # elements, of a result whose size is not known beforehand
 
@@ -79,7 +79,7 @@ def _is_evaluable(node: ir.Node, known: Constants) -> bool:
         return False
     if not all(value is None or value in known for value in node.inputs):
         return False
-    if any(attribute.type in GRAPHS for attribute in node.attributes.values()):
+    if holds_graph(node):
         return False
     return not any(output.is_graph_output() for output in node.outputs)
 

@@ -16,13 +16,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...graph.excerpt import model_around
+from ...graph.families import REARRANGING
 from ...graph.onnx_inference import infer_shapes
 from .evaluable import LARGEST_GROWN, evaluate_if_constant
 from .in_bodies import evaluate_bodies
 
 __all__ = ["evaluate_constants"]
 
-RENAMING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+RENAMING = REARRANGING | {"Cast"}
 
 # Elements of all results together. A tensor joined with itself thirty times over never ends else;
 # the weights of a network pass a handful of nodes each.

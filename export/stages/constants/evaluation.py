@@ -15,16 +15,12 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from ...graph.exact import FLOATS, ExactTensor, rearranged
+from ...graph.families import DISCRETE, TAKING
 
 __all__ = ["evaluate"]
 
 # A value that the graph rounds to 1.0 must not become 0 because its exact value is 0.99999997.
-DISCRETE = frozenset(
-    """ArgMax ArgMin Cast Ceil Equal Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Mod
-    Round Sign TopK""".split()
-)
-# They copy elements and compute nothing, so float32 is as good as float64 and half its size.
-COPYING = frozenset("Concat Expand Gather GatherElements GatherND Slice Split Tile".split())
+ROUNDING = DISCRETE | {"Cast"}
 INTEGERS = frozenset({ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64})
 ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
     "Add": np.add,
@@ -215,10 +211,11 @@ def _by_reference(node: ir.Node, inputs: Inputs, opset: int) -> list[Tensor]:
 
 
 def _array(operator: str, tensor: Tensor) -> np.ndarray:
-    if tensor.dtype not in FLOATS or operator in DISCRETE:
+    if tensor.dtype not in FLOATS or operator in ROUNDING:
         return tensor.numpy()
     held = ExactTensor.of(tensor)
-    as_it_is = operator in COPYING and not held.factors and held.base.dtype == np.float32
+    # What copies elements computes nothing: float32 is as good as float64 and half its size.
+    as_it_is = operator in TAKING and not held.factors and held.base.dtype == np.float32
     return held.base if as_it_is else held.exact
 
 

@@ -39,6 +39,7 @@ from .reason import NotExactError, Reason
 from .report import Fold, FoldReport, Refusal
 from .savings import require_less_work, saved_by_plan
 from .tensors import name_of
+from .trunks import Trunks
 
 __all__ = ["fold"]
 
@@ -79,9 +80,10 @@ class _Walk:
     rows: dict[ir.Node, tuple[Fold, Nodes, Nodes]] = field(default_factory=dict)
     refusals: dict[ir.Node, Refusal] = field(default_factory=dict)
     looked_at: dict[ir.Node, set[ir.Node]] = field(default_factory=dict)
+    added: dict[ir.Node, ir.Node] = field(default_factory=dict)
 
     def run(self) -> None:
-        self.writer = Writer(self.graph, self.names)
+        self.writer, self.trunks = Writer(self.graph, self.names), Trunks(self.graph)
         self.order: dict[ir.Node, float] = {
             node: position for position, node in enumerate(self.graph)
         }
@@ -126,6 +128,8 @@ class _Walk:
                 without_bias=without_bias,
             )
             try:
+                if way.may_undo and not affine.map.is_shift and way.how == "backward":
+                    self.trunks.require_scalable(affine.input, affine.map, node, seen)
                 way.begin(plan)
                 plan = complete(plan)
                 plan.require_exact()
@@ -164,14 +168,32 @@ class _Walk:
         through = tuple(n for n in plan.edits if n not in edits)
         saved = saved_by_plan(plan)
         row = Fold(name_of(node), node.op_type, _layer(node), how, (), (), *saved)
-        self.rows[node] = row, tuple(edits), through
+        self._note(node, row, tuple(edits), through)
         self.writer.release(node)
         for edit in edits.values():
             added = self.writer.make(edit)
             if added is not None:
                 self.order[added] = self.order[edit.node] + 0.5  # right behind it
+                self.added[added] = node
+                self.trunks.forget(edit.node.outputs[0])
+        self.trunks.forget(affine.input, node.outputs[0])
         bypass(node, affine.input)
         return {node, *plan.edits, *edits}
+
+    def _note(self, node: ir.Node, row: Fold, into: Nodes, through: Nodes) -> None:
+        """Note a row; that of an Add which stood for another operator goes into that one's."""
+        if node in self.added:
+            node = self.added[node]
+            first, into_first, through_first = self.rows[node]
+            row = dataclasses.replace(
+                first,
+                how=first.how if first.how == row.how else "both",
+                operations=first.operations + row.operations,
+                bytes=first.bytes + row.bytes,
+            )
+            into = tuple(dict.fromkeys((*into_first, *into)))
+            through = tuple(dict.fromkeys((*through_first, *through)))
+        self.rows[node] = row, into, through
 
     @property
     def folds(self) -> list[Fold]:
@@ -187,6 +209,8 @@ class _Walk:
 
     def _names_of(self, node: ir.Node) -> list[str]:
         """Return the name of a node, or of those that took it in if it is gone."""
+        if node in self.added and node.graph is None:  # what it stood for has its row
+            return []
         if node in self.rows:
             return [name for n in self.rows[node][1] for name in self._names_of(n)]
         return [name_of(node)]

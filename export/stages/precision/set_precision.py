@@ -14,8 +14,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from ...errors import ExportError
+from ...graph.families import MOVING
 from ...graph.onnx_inference import infer_shapes
-from .float16_operators import MOVING
 from .magnitudes import largest_magnitudes
 from .narrowing import narrow
 from .placement import place

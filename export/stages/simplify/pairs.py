@@ -8,8 +8,8 @@ They meet where the batch norm between them has gone into the weights.
 
 import onnx_ir as ir
 
+from ...graph.families import RESHAPING
 from .editor import Editor
-from .reshaping import RESHAPING
 
 __all__ = ["cancel_pairs"]
 

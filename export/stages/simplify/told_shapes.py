@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 import onnx_ir as ir
 
 from ...graph.exact import is_constant
+from ...graph.families import REDUCING
 from ...graph.operators import is_standard
 from .editor import Editor
 from .shapes.rules import SAME_SHAPE
@@ -33,11 +34,8 @@ Told = Iterator[tuple[ir.Value | None, Sizes | None]]
 
 POOLS = ("AveragePool", "LpPool", "MaxPool")
 RECURRENT = ("GRU", "LSTM", "RNN")
+SELECTING = frozenset({"ArgMax", "ArgMin"})
 SAME_RANK = frozenset("Concat CumSum Pad Resize Slice Split Tile Upsample".split())
-REDUCING = frozenset(
-    """ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-    ReduceProd ReduceSum ReduceSumSquare""".split()
-)
 
 
 def tell_shapes(graph: ir.Graph, *, inputs: bool = True) -> bool:
@@ -99,7 +97,7 @@ def _told(node: ir.Node) -> Told:
     if node.op_type in SAME_SHAPE:
         yield node.inputs[0], _sizes(node.outputs[0])
     elif node.op_type in SAME_RANK or (
-        node.op_type in REDUCING and node.attributes.get_int("keepdims", 1) != 0
+        node.op_type in SELECTING | REDUCING and node.attributes.get_int("keepdims", 1) != 0
     ):
         yield from _same_rank(node)
 

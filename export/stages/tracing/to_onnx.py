@@ -13,6 +13,7 @@ from tf2onnx.tfonnx import process_tf_graph
 from ...errors import ExportError
 from ...graph.layer_names import LayerPaths
 from ...graph.onnx_inference import captured_logs
+from .channels_first import CHANNELS_FIRST, add_along_the_last_axis
 from .conversions import HANDLERS
 from .resizing import RESIZING
 
@@ -84,12 +85,13 @@ def to_onnx(
         ExportError: If an operator cannot be converted; the text names it and its layer.
     """
     with tf.Graph().as_default() as graph, captured_logs() as messages:
+        add_along_the_last_axis(definition)
         tf.import_graph_def(definition, name="")
         try:
             proto = process_tf_graph(
                 graph,
                 opset=opset,
-                custom_op_handlers=HANDLERS | RESIZING,
+                custom_op_handlers=HANDLERS | RESIZING | CHANNELS_FIRST,
                 input_names=[tensor.name for tensor in inputs],
                 output_names=[tensor.name for tensor in outputs],
             ).make_model(name)

@@ -42,7 +42,7 @@ def test_files_that_differ_are_status_1_and_located(run, files):
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert report["passed"] is False
-    assert report["fault"]["value"] == "y"
+    assert report["fault"]["value"] == "d"
 
 
 def test_neither_keras_nor_tensorflow_is_imported(files):

@@ -15,7 +15,7 @@ from .passing import PASSING
 from .taking import TAKING
 from .ways import Maps, Move
 
-__all__ = ["is_alone", "moves_of"]
+__all__ = ["NONLINEAR", "is_alone", "moves_of"]
 
 RULES = LINEAR | PASSING | JOINING | PADDING | TAKING
 TOGETHER = {*LINEAR, *JOINING, "BatchNormalization", "Split"}

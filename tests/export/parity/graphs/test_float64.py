@@ -65,6 +65,12 @@ def weights(*shape):
         ),
         pytest.param(
             "",
+            "AveragePool<kernel_shape=[14,2], strides=[14,2]>(x)",
+            {},
+            id="mean of a window larger than the input",
+        ),
+        pytest.param(
+            "",
             'AveragePool<kernel_shape=[3,2], auto_pad="SAME_UPPER", count_include_pad=1>(x)',
             {},
             id="mean with padding",
