@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := keras_bn export models
 
-.PHONY: demo test slow lint bench oldest versions clean
+.PHONY: demo test slow onednn lint bench oldest versions clean
 
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
@@ -16,6 +16,11 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+
+# TensorFlow computes by oneDNN or by Eigen, as the CPU has it; what depends on that passes with both.
+onednn: $(VENV)/.test
+	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/pytest -m "onednn and not slow" --numprocesses 2 --dist loadfile
+	TF_ENABLE_ONEDNN_OPTS=1 $(BIN)/pytest -m "onednn and not slow" --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -40,13 +45,13 @@ versions:
 clean:
 	rm -rf $(VENV) .versions build dist *.egg-info
 
-# A stamp file stands for a finished install; it is remade when the dependencies change.
+# A stamp file stands for a finished install; it is remade when the dependencies or the kernel change.
 $(VENV)/.pip: Makefile
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml setup.py $(wildcard keras_bn/native/*.cc keras_bn/native/*.h keras_bn/native/*.inc)
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 

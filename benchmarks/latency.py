@@ -24,7 +24,7 @@ import onnxruntime
 
 from benchmarks.training import without_batch_norm
 from keras_bn.export import export_onnx
-from keras_bn.export.latency import alternate
+from keras_bn.export.runtime.latency import alternate
 from keras_bn.models import preact_resnet, temporal_cnn, unet
 
 RUNS = 101

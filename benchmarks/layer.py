@@ -19,7 +19,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_bn import BatchNormalization
-from keras_bn.export.latency import alternate
+from keras_bn.export.runtime.latency import alternate
 
 RESNET50 = [
     (32, 112, 112, 64),

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_bn import CovariateShiftMonitor, use_fused_batch_norm
-from keras_bn.export.latency import alternate
+from keras_bn.export.runtime.latency import alternate
 from keras_bn.models import digits_cnn
 
 RUNS = 5

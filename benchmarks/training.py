@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_bn import use_fused_batch_norm
-from keras_bn.export.latency import alternate
+from keras_bn.export.runtime.latency import alternate
 
 RUNS = 15
 MODELS = {

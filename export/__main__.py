@@ -9,14 +9,14 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None, *, only_check: bool = False) -> None:
-    """Run the command line and exit with its status, which `cli.py` lists.
+    """Run the command line and exit with its status, which `commands/cli.py` lists.
 
     Args:
         arguments: The words after the program's name; None takes those of the process.
         only_check: Whether the program is `python -m keras_bn.export.parity`.
     """
     try:
-        from .cli import run
+        from keras_bn.export.commands.cli import run
     except KeyboardInterrupt:  # once it is imported, it sees to this itself
         sys.exit(130)
     except ModuleNotFoundError as e:

@@ -13,18 +13,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bn import __version__
+from keras_bn.version import __version__
 
-from .conversion import Converted, convert
-from .errors import ExportError, ParityError
+from .errors import ExportError
+from .files.metadata import CHANNELS_SECOND
+from .files.onnx_file import add_metadata, write
+from .files.whole_file import replacing
 from .parity.check import check_parity
-from .parity.report import ParityReport
-from .parity.runners import CHANNELS_SECOND
-from .parity.samples import samples_of
-from .precision.choice import Precision, require_precision
+from .parity.report import ParityError, ParityReport
+from .parity.samples.samples import samples_of
 from .report import ExportReport
-from .save import add_metadata, replacing, write
-from .tracing.trace import DEFAULT_OPSET
+from .stages.conversion import Converted, convert
+from .stages.precision.report import Precision, require_precision
+from .stages.tracing.trace import DEFAULT_OPSET
 
 __all__ = ["export_onnx"]
 

@@ -6,9 +6,10 @@ Nothing here computes; the stages fill these in.
 import dataclasses
 from typing import Any
 
-from .folding.report import Fold, FoldReport, Reason, Refusal
 from .parity.report import OutputParity, ParityReport
-from .precision.report import PrecisionReport
+from .stages.folding.reason import Reason
+from .stages.folding.report import Fold, FoldReport, Refusal
+from .stages.precision.report import PrecisionReport
 
 __all__ = [
     "ExportReport",

@@ -63,7 +63,7 @@ def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
         if not isinstance(model, keras.Sequential):
             return Signature((keras.tree.map_structure(_spec, model.input),))
         spec = _spec(model.inputs[0])  # built by its first call, it has the batch size of that
-        if not any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
+        if not _is_stateful(model):
             spec = tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name=spec.name)
         return Signature((spec,))
     shapes = getattr(model, "_build_shapes_dict", None) if model.built else None
@@ -83,7 +83,9 @@ def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
             f"Received: model {model.name!r}, whose call needs {needed}. Give a spec for each: "
             "input_signature=[keras.InputSpec(shape=..., dtype=...), ...]."
         )
-    return _named(model, tuple(_of_shape(shape, model.input_dtype) for shape in shapes.values()))
+    keeps = _is_stateful(model)
+    specs = (_of_shape(shape, model.input_dtype, keeps) for shape in shapes.values())
+    return _named(model, tuple(specs))
 
 
 def input_specs(model: keras.Model) -> Any:
@@ -166,13 +168,18 @@ def _spec(leaf: Any) -> Any:
     return tf.TensorSpec(shape, keras.backend.standardize_dtype(dtype), name=name)
 
 
-def _of_shape(shape: Any, dtype: str) -> Any:
+def _is_stateful(model: keras.Model) -> bool:
+    """Say whether a layer keeps states between batches, one for each sample of a batch."""
+    return any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
+
+
+def _of_shape(shape: Any, dtype: str, keeps_batch: bool) -> Any:
     """Turn the recorded shape of a call's argument into a structure of specs."""
     if isinstance(shape, dict):
-        return {key: _of_shape(value, dtype) for key, value in shape.items()}
+        return {key: _of_shape(value, dtype, keeps_batch) for key, value in shape.items()}
     if all(size is None or isinstance(size, int) for size in shape):
-        return tf.TensorSpec([None, *shape[1:]], dtype)
-    return type(shape)(_of_shape(value, dtype) for value in shape)
+        return tf.TensorSpec(shape if keeps_batch else [None, *shape[1:]], dtype)
+    return type(shape)(_of_shape(value, dtype, keeps_batch) for value in shape)
 
 
 def _named(model: keras.Model, arguments: tuple[Any, ...]) -> Signature:

@@ -10,20 +10,22 @@ import sys
 from typing import TYPE_CHECKING
 
 from keras_bn.importing import attribute
+from keras_bn.version import __version__
 
 if TYPE_CHECKING:
-    from keras_bn.callbacks import CovariateShiftMonitor
     from keras_bn.convert import ConversionReport, use_fused_batch_norm, use_keras_batch_norm
-    from keras_bn.diagnosis import Cause
-    from keras_bn.gap import GapReport, train_inference_gap
-    from keras_bn.importance import ImportanceWeights, importance_weights
+    from keras_bn.kernels import Kernel, kernel
     from keras_bn.layer import BatchNormalization
-    from keras_bn.population import (
+    from keras_bn.statistics.diagnosis import Cause
+    from keras_bn.statistics.gap import GapReport, train_inference_gap
+    from keras_bn.statistics.importance import ImportanceWeights, importance_weights
+    from keras_bn.statistics.monitor import CovariateShiftMonitor
+    from keras_bn.statistics.population import (
         StatisticsReport,
         adapt_statistics,
         estimate_population_statistics,
     )
-    from keras_bn.shift import CovariateShiftReport, measure_covariate_shift
+    from keras_bn.statistics.shift import CovariateShiftReport, measure_covariate_shift
 
 __all__ = [
     "BatchNormalization",
@@ -33,33 +35,35 @@ __all__ = [
     "CovariateShiftReport",
     "GapReport",
     "ImportanceWeights",
+    "Kernel",
     "StatisticsReport",
     "__version__",
     "adapt_statistics",
     "estimate_population_statistics",
     "importance_weights",
+    "kernel",
     "measure_covariate_shift",
     "train_inference_gap",
     "use_fused_batch_norm",
     "use_keras_batch_norm",
 ]
 
-__version__ = "0.1.0"
-
 _MODULE_OF = {
     "BatchNormalization": "layer",
-    "Cause": "diagnosis",
+    "Cause": "statistics.diagnosis",
     "ConversionReport": "convert",
-    "CovariateShiftMonitor": "callbacks",
-    "CovariateShiftReport": "shift",
-    "GapReport": "gap",
-    "ImportanceWeights": "importance",
-    "StatisticsReport": "population",
-    "adapt_statistics": "population",
-    "estimate_population_statistics": "population",
-    "importance_weights": "importance",
-    "measure_covariate_shift": "shift",
-    "train_inference_gap": "gap",
+    "CovariateShiftMonitor": "statistics.monitor",
+    "CovariateShiftReport": "statistics.shift",
+    "GapReport": "statistics.gap",
+    "ImportanceWeights": "statistics.importance",
+    "Kernel": "kernels",
+    "StatisticsReport": "statistics.population",
+    "adapt_statistics": "statistics.population",
+    "estimate_population_statistics": "statistics.population",
+    "importance_weights": "statistics.importance",
+    "kernel": "kernels",
+    "measure_covariate_shift": "statistics.shift",
+    "train_inference_gap": "statistics.gap",
     "use_fused_batch_norm": "convert",
     "use_keras_batch_norm": "convert",
 }

@@ -25,7 +25,13 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_bn.sampling import spread_sample
 
-__all__ = ["fused_inference", "fused_training", "why_not_fused"]
+__all__ = [
+    "fused_inference",
+    "fused_training",
+    "is_compiled_by_xla",
+    "why_never_fused",
+    "why_not_fused",
+]
 
 FUSED_DTYPES = ("float16", "bfloat16", "float32")
 LARGEST_RATIO = 30.0  # of mean to deviation, beyond which the input is centred first
@@ -45,10 +51,21 @@ def why_not_fused(dtype: str, training: bool) -> str | None:
     """
     if dtype not in FUSED_DTYPES:
         return f"the input is {dtype} and the kernel takes {', '.join(FUSED_DTYPES)}"
-    if training and _is_compiled_by_xla():
+    if training and is_compiled_by_xla():
         # XLA has no such kernel; its expansion takes E[x^2] - E[x]^2, wrong from means of 1e3 on.
         # The portable formula is exact, and XLA fuses it.
         return "the function is compiled by XLA (`jit_compile=True`)"
+    return None
+
+
+def why_never_fused(layer: Any) -> str | None:
+    """Say which option of a layer the fused kernel does not have, or None if there is none."""
+    if layer.fused is False:
+        return "`fused` is False"
+    for name in ("renorm", "synchronized", "ghost_batch_size"):
+        value = getattr(layer, name)
+        if value:
+            return f"`{name}` is {value}"
     return None
 
 
@@ -207,5 +224,6 @@ def _sample(view: Any, layout: str) -> tuple[Any, list[int]]:
     return view[:4, :, view.shape[2] // 8 :: max(view.shape[2] // 4, 1)], axes
 
 
-def _is_compiled_by_xla() -> bool:
+def is_compiled_by_xla() -> bool:
+    """Say whether the code that runs is being traced for XLA (`jit_compile=True`)."""
     return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))

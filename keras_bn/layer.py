@@ -11,8 +11,17 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bn.arguments import check_options, check_shape, renorm_arguments
-from keras_bn.fused import fused_inference, fused_training, why_not_fused
-from keras_bn.moments import layer_moments, normalise, per_channel
+from keras_bn.fused import fused_inference, fused_training, why_never_fused, why_not_fused
+from keras_bn.moments import (
+    check_ghost_batches,
+    combined_weights,
+    layer_moments,
+    normalise,
+    per_channel,
+    replicas,
+)
+from keras_bn.native.library import why_not_native
+from keras_bn.native.operators import batch_sums, leading_weights, merged, normalise_by
 from keras_bn.running import (
     bessel_factor,
     cumulative_momentum,
@@ -198,7 +207,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             )
         self.start_counting_skips()
         # XLA is a property of the calling function, weights of the call: `call` looks at those.
-        self._require_fused(self._why_never_fused() or why_not_fused(self.compute_dtype, False))
+        self._require_fused(why_never_fused(self) or why_not_fused(self.compute_dtype, False))
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, sample_weight: Any = None
@@ -230,10 +239,14 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             mask = getattr(inputs, "_keras_mask", None)
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         if training:
-            reason = self._why_never_fused() or why_not_fused(dtype, training=True)
+            reason = why_never_fused(self) or why_not_fused(dtype, training=True)
             if mask is not None or sample_weight is not None:
                 reason = reason or "weights were given (`mask` or `sample_weight`)"
             self._require_fused(reason)
+            if self.fused is not False and why_not_native(dtype) is None:
+                outputs = self._train_native(inputs, mask, sample_weight)
+                if outputs is not None:
+                    return ops.cast(outputs, self.compute_dtype)
             if reason is None:
                 return ops.cast(self._train_fused(inputs), self.compute_dtype)
             return self._train_portable(inputs, mask, sample_weight)
@@ -251,15 +264,6 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         names = ("bessel_correction", "fused", "ghost_batch_size", "skip_nonfinite")
         return {**config, **{name: getattr(self, name) for name in names}}
 
-    def _why_never_fused(self) -> str | None:
-        if self.fused is False:
-            return "`fused` is False"
-        for name in ("renorm", "synchronized", "ghost_batch_size"):
-            value = getattr(self, name)
-            if value:
-                return f"`{name}` is {value}"
-        return None
-
     def _require_fused(self, reason: str | None) -> None:
         if self.fused and reason is not None:
             raise ValueError(
@@ -274,6 +278,70 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     def _running(self) -> tuple[Any, Any]:
         return ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32")
+
+    def _train_native(self, inputs: Any, mask: Any, sample_weight: Any) -> Any:
+        """Train on the kernel of `keras_bn.native`; None where it does not take the weights."""
+        x = tf.convert_to_tensor(inputs)
+        axis, ghosts = self.axis % len(x.shape), self.ghost_batch_size
+        weights = combined_weights(x, axis, mask, sample_weight, tf.float32)
+        if weights is not None:
+            weights = leading_weights(x, weights, axis)
+            if weights is None:
+                return None
+        if ghosts is not None:
+            check_ghost_batches(x, ghosts)
+        before, momentum = self._running(), self.momentum
+        if momentum is None:
+            momentum = cumulative_momentum(ops.cast(self.batches_seen, "float32"))
+        moments, mean, variance, skipped = batch_sums(
+            x,
+            axis,
+            before,
+            momentum,
+            weights,
+            ghost_batch_size=ghosts,
+            bessel_correction=self.bessel_correction,
+            skip_nonfinite=self.skip_nonfinite,
+        )
+        gamma, beta = self._affine()
+        synchronized = self.synchronized and replicas() > 1
+        if synchronized or self.renorm:
+            moments = merged(moments) if synchronized else moments
+            gamma, beta = self._update_by(moments, gamma, beta)
+        else:
+            if self.skip_nonfinite:
+                self._skips.count.assign_add(skipped)
+            if self.batches_seen is not None:
+                self.batches_seen.assign_add(tf.cast(1 - skipped, tf.float32))
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance)
+        return normalise_by(
+            x,
+            moments,
+            gamma,
+            beta,
+            self.epsilon,
+            axis,
+            weights,
+            ghost_batch_size=ghosts,
+            synchronized=synchronized,
+        )
+
+    def _update_by(self, moments: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
+        """Update the running statistics by moments of one group; return gamma and beta for them."""
+        centre, error, variance, total, squares = tf.unstack(moments[0])
+        mean = centre + error
+        if self.renorm:
+            gamma, beta = self._renorm(mean, variance, gamma, beta)
+        effective = tf.math.divide_no_nan(total**2, squares)
+        unbiased = variance * bessel_factor(effective) if self.bessel_correction else variance
+        self._update(mean, unbiased, total, variance)
+        return gamma, beta
+
+    def _renorm(self, mean: Any, variance: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
+        """Return gamma and beta, or None, with the corrections of batch renormalisation."""
+        r, d, _, _ = self._renorm_correction_and_moments(mean, variance)
+        return self._compose_transforms(r, d, gamma, beta, mean.dtype)  # type: ignore[no-any-return]
 
     def _train_fused(self, inputs: Any) -> Any:
         if self.momentum is not None and self.bessel_correction:  # the kernel averages by itself
@@ -306,8 +374,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         gamma = ops.cast(self.gamma, dtype) if self.scale else None
         beta = ops.cast(self.beta, dtype) if self.center else None
         if self.renorm:
-            r, d, _, _ = self._renorm_correction_and_moments(mean, variance)
-            gamma, beta = self._compose_transforms(r, d, gamma, beta, dtype)
+            gamma, beta = self._renorm(mean, variance, gamma, beta)
         self._update(mean, unbiased if self.bessel_correction else variance, total, variance)
         outputs = normalise(moments, inputs, self.axis, self.epsilon, gamma, beta)
         return ops.cast(outputs, self.compute_dtype)

@@ -30,12 +30,16 @@ from keras_bn.sampling import spread_sample
 
 __all__ = [
     "Moments",
+    "all_replicas",
     "batch_moments",
+    "check_ghost_batches",
     "combined_weights",
     "in_ghost_batches",
     "layer_moments",
     "normalise",
     "per_channel",
+    "replicas",
+    "weighted_moments",
 ]
 
 
@@ -87,6 +91,31 @@ def layer_moments(
     axis %= len(inputs.shape)
     x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
     weights = combined_weights(x, axis, mask, sample_weight)
+    return weighted_moments(
+        x, axis, weights, ghost_batch_size=ghost_batch_size, synchronized=synchronized
+    )
+
+
+def weighted_moments(
+    x: Any,
+    axis: int,
+    weights: Any = None,
+    *,
+    ghost_batch_size: int | None = None,
+    synchronized: bool = False,
+) -> Moments:
+    """Compute what `layer_moments` does, given what `combined_weights` returns.
+
+    Args:
+        x: Shape (N, ..., C, ...), float32 | float64.
+        axis: The channel axis, counted from the front.
+        weights: None, or numbers >= 0 of the rank of `x` that broadcast to it.
+        ghost_batch_size: As for `layer_moments`.
+        synchronized: As for `layer_moments`.
+
+    Raises:
+        ValueError: As `in_ghost_batches`.
+    """
     first = 0
     if ghost_batch_size is not None:
         x, weights = (in_ghost_batches(t, ghost_batch_size) for t in (x, weights))
@@ -126,7 +155,7 @@ def normalise(
     return tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
 
 
-def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any) -> Any:
+def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any, dtype: Any = None) -> Any:
     """Multiply a mask and sample weights into one tensor that broadcasts to the input.
 
     Args:
@@ -135,24 +164,25 @@ def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any) -> Any:
         mask: None, or bool, shape of `x` without its last axis, as Keras passes it.
         sample_weight: None, or numbers >= 0, shape (N,) or any longer leading part of the shape of
             `x` without `axis`: per sample, or per position.
+        dtype: Of the result; None for that of `x`.
 
     Returns:
-        None if there are neither, else a tensor of the rank and dtype of `x`.
+        None if there are neither, else a tensor of the rank of `x`.
 
     Raises:
         ValueError: If `mask` does not have one dimension less than `x`.
         ValueError: If `sample_weight` has no dimension, or as many as `x`.
     """
-    rank = len(x.shape)
+    rank, dtype = len(x.shape), dtype or x.dtype
     weights = None
     if mask is not None:
         mask = tf.convert_to_tensor(mask)
         if len(mask.shape) != rank - 1:
             received = {"mask.shape": mask.shape, "inputs.shape": x.shape}
             raise refusal("mask", "have one dimension less than the inputs", **received)
-        weights = tf.cast(mask, x.dtype)[..., tf.newaxis]
+        weights = tf.cast(mask, dtype)[..., tf.newaxis]
     if sample_weight is not None:
-        sample_weight = tf.cast(sample_weight, x.dtype)
+        sample_weight = tf.cast(sample_weight, dtype)
         if not 1 <= len(sample_weight.shape) < rank:
             rule = "have the shape of the inputs without the channel axis, or a leading part of it"
             received = {"sample_weight.shape": sample_weight.shape, "inputs.shape": x.shape}
@@ -181,6 +211,15 @@ def in_ghost_batches(x: Any, size: int) -> Any:
     """
     if x is None:
         return None
+    rule = check_ghost_batches(x, size)
+    sizes = tf.shape(x)
+    check = tf.debugging.Assert(sizes[0] % size == 0, [rule, sizes])
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.reshape(x, tf.concat([[sizes[0] // size, size], sizes[1:]], 0))
+
+
+def check_ghost_batches(x: Any, size: int) -> str:
+    """Refuse a batch of a known size that ghost batches do not divide; return the error's text."""
     rule = (
         "BatchNormalization: `ghost_batch_size` must divide the batch size. Received: "
         f"ghost_batch_size={size}, batch size {x.shape[0] or 'as shown'}. Drop the last, smaller "
@@ -188,10 +227,7 @@ def in_ghost_batches(x: Any, size: int) -> Any:
     )
     if x.shape[0] is not None and x.shape[0] % size:
         raise ValueError(rule)
-    sizes = tf.shape(x)
-    check = tf.debugging.Assert(sizes[0] % size == 0, [rule, sizes])
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.reshape(x, tf.concat([[sizes[0] // size, size], sizes[1:]], 0))
+    return rule
 
 
 def batch_moments(
@@ -232,7 +268,7 @@ def batch_moments(
     shifted = counted - pivot
     error = average(shifted)  # of the pivot as a mean
     variance = average(shifted**2) - error**2
-    if synchronized and _replicas() > 1:
+    if synchronized and replicas() > 1:
         total, squares, mean, variance = _merge(total, squares, pivot + error, variance)
         error = mean - pivot
     return Moments(
@@ -281,25 +317,38 @@ def per_channel(moments: Moments, channels: int) -> tuple[Any, Any, Any, Any]:
     return tf.reduce_sum(total, 0), mean, variance, unbiased
 
 
-def _replicas() -> int:
+def replicas() -> int:
+    """Return the number of replicas of the `tf.distribute` strategy that this code runs in."""
     context = tf.distribute.get_replica_context()
     return int(context.num_replicas_in_sync) if context is not None else 1
 
 
+def all_replicas(own: Any) -> Any:
+    """Gather a tensor of every replica, in one all-reduce.
+
+    Args:
+        own: This replica's, of one shape on all.
+
+    Returns:
+        Those of all, along a new first axis, the same on every replica.
+    """
+    context = tf.distribute.get_replica_context()
+    slot = tf.range(replicas()) == context.replica_id_in_sync_group
+    slot = tf.reshape(slot, [-1, *[1] * len(own.shape)])
+    slots = tf.where(slot, own[tf.newaxis], tf.zeros_like(own)[tf.newaxis])
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, slots)
+
+
 def _merge(total: Any, squares: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any, Any]:
     """Merge the moments of all replicas in one all-reduce."""
-    context = tf.distribute.get_replica_context()
     own = tf.stack(
         [tf.broadcast_to(part, tf.shape(mean)) for part in (total, squares, mean, variance * total)]
     )
-    slot = tf.range(_replicas()) == context.replica_id_in_sync_group
-    slot = tf.reshape(slot, [-1, *[1] * len(own.shape)])
-    slots = tf.where(slot, own[tf.newaxis], tf.zeros_like(own)[tf.newaxis])
-    slots = context.all_reduce(tf.distribute.ReduceOp.SUM, slots)
+    slots = all_replicas(own)
     totals, all_squares, means, deviations = tf.unstack(slots, axis=1)
     total, squares = tf.reduce_sum(totals, 0), tf.reduce_sum(all_squares, 0)
     # Means are averaged around that of the heaviest replica, the same on all, to keep their digits.
-    heaviest = tf.one_hot(tf.argmax(totals), _replicas(), axis=0, dtype=means.dtype)
+    heaviest = tf.one_hot(tf.argmax(totals), replicas(), axis=0, dtype=means.dtype)
     around = tf.stop_gradient(tf.reduce_sum(heaviest * means, 0))
     mean = around + tf.math.divide_no_nan(tf.reduce_sum(totals * (means - around), 0), total)
     deviation = tf.reduce_sum(deviations + totals * (means - mean) ** 2, 0)

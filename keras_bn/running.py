@@ -54,9 +54,9 @@ def is_usable(total: Any, mean: Any, variance: Any) -> Any:
         variance: Likewise.
 
     Returns:
-        A bool scalar tensor: every total is positive and every statistic finite.
+        A bool scalar tensor: every total is positive and every mean square finite.
     """
-    usable = ops.all(ops.isfinite(mean + variance))
+    usable = ops.all(ops.isfinite(mean * mean + variance))
     return usable if total is None else ops.logical_and(usable, ops.all(total > 0))
 
 

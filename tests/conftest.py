@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background so, and programs started here would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci")
 
@@ -34,6 +38,18 @@ def _fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture(params=["native", "tensorflow"])
+def each_kernel(request, monkeypatch):
+    """Run a test on this package's own kernel, where it is built, and again without it."""
+    from keras_bn.native import library
+
+    if request.param == "tensorflow":
+        monkeypatch.setattr(library, "load", lambda: (None, "this test does without"))
+    elif library.load()[0] is None:
+        pytest.skip(library.load()[1])
+    return request.param
 
 
 @pytest.fixture

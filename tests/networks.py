@@ -2,8 +2,9 @@
 
 import keras
 import numpy as np
-from oracles import moments, normalise
-from tolerances import FLOAT32, assert_close
+
+from tests.oracles import moments, normalise
+from tests.tolerances import FLOAT32, assert_close
 
 Stock = keras.layers.BatchNormalization
 

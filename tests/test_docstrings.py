@@ -11,8 +11,9 @@ import keras_bn.models
 MODULES = [
     module.name
     for package in (keras_bn, keras_bn.export, keras_bn.models)
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-    if not module.name.endswith("__main__")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    # `_kernel.so` is a library for TensorFlow to load, and no module.
+    if not module.name.endswith(("__main__", "_kernel"))
 ]
 
 

@@ -2,9 +2,9 @@ import importlib
 import sys
 
 import pytest
-from commands import tool
 
 from keras_bn.importing import attribute, why_not_found
+from tests.commands import tool
 
 BROKEN = "import math\nmath.no_such_name"
 CAUSE = "AttributeError: module 'math' has no attribute 'no_such_name'"

@@ -22,11 +22,13 @@ def test_keras_bn_has_exactly_these_names():
         "CovariateShiftReport",
         "GapReport",
         "ImportanceWeights",
+        "Kernel",
         "StatisticsReport",
         "__version__",
         "adapt_statistics",
         "estimate_population_statistics",
         "importance_weights",
+        "kernel",
         "measure_covariate_shift",
         "train_inference_gap",
         "use_fused_batch_norm",
@@ -70,7 +72,7 @@ def test_layer_is_registered_by_importing_keras_bn():
 
 
 def test_command_line_starts_without_tensorflow():
-    statement = "import sys; sys.argv = ['keras-bn']; import keras_bn.export.cli, keras_bn"
+    statement = "import sys; sys.argv = ['keras-bn']; import keras_bn.export.commands.cli, keras_bn"
     assert imported(statement, "tensorflow", "onnx", "keras_bn.layer") == []
     assert imported(f"{statement}; keras_bn.BatchNormalization", "keras_bn.layer")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import keras
 import onnx
 import pytest
-from commands import tool
-from foreign_graphs import TORCH, foreign
 
 import keras_bn
+from tests.commands import tool
+from tests.export.foreign_graphs import TORCH, foreign
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -61,8 +61,8 @@ def test_wheel_holds_only_keras_bn(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"keras_bn"}
-    template = "keras_bn/export/templates/inspection.html.j2"
-    assert {"keras_bn/py.typed", "keras_bn/export/fold.py", template} <= {*names}
+    template = "keras_bn/export/commands/pages/templates/inspection.html.j2"
+    assert {"keras_bn/py.typed", "keras_bn/export/pipeline.py", template} <= {*names}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -3,8 +3,8 @@
     folded, report = fold_batch_norms("resnet.onnx")
 
 opens a model (`opening.py`), sees what of it is left whole (`whole.py`), makes the rest ready and
-takes that back afterwards (`working_copy.py`); in between is the walk of `fold.py`. A model in
-which nothing folds is given back as it is, to the last byte.
+takes that back afterwards (`working_copy.py`); in between is the walk of `stages/folding/fold.py`.
+A model in which nothing folds is given back as it is, to the last byte.
 """
 
 import os
@@ -14,11 +14,11 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ExportError
-from ..fold import fold
-from ..folding.report import FoldReport
-from ..wire import skeleton
+from ..files.wire import skeleton
+from ..stages.folding.fold import fold
+from ..stages.folding.report import FoldReport
 from .opening import Opened, open_model
-from .soundness import invalid_model
+from .origin import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
 from .working_copy import WorkingCopy
 

@@ -19,11 +19,11 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..errors import ExportError, one_line
-from ..load import require_file
-from ..save import LARGEST_FILE
-from ..shapes import captured_logs
-from .origin import Origin
-from .soundness import invalid_model, require_sound, require_unique_names
+from ..files.onnx_file import LARGEST_FILE
+from ..files.paths import require_file
+from ..graph.onnx_inference import captured_logs
+from .origin import Origin, invalid_model
+from .soundness import require_sound, require_unique_names
 from .weight_files import external_tensors
 
 __all__ = ["Opened", "open_model"]

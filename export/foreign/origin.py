@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Origin"]
+from ..errors import ExportError
+
+__all__ = ["Origin", "invalid_model"]
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,16 @@ class Origin:
     def __str__(self) -> str:
         """Return the words."""
         return self.text
+
+
+def invalid_model(source: Origin, why: str) -> ExportError:
+    """Return the error for a model that is broken.
+
+    Args:
+        source: What it came from.
+        why: What is wrong with it.
+    """
+    return ExportError(
+        f"{source.where}: the model must be a whole and valid ONNX model. "
+        f"Received: {source}: {why}. Export or copy it again."
+    )

@@ -4,6 +4,13 @@ It can if each tensor has one name and is made once, before it is read, if no fu
 and if each constant holds as many elements as its shape says. `onnx.checker` looks at more, but
 needs the whole model as bytes once more; what else may be wrong with a graph is asked of it only
 when folding fails.
+
+ONNX Runtime replaces the calls of functions when it loads a file:
+
+    nodes(graph) = sum over its nodes of: 1, or nodes(function) for a call
+
+Functions that call each other twice, thirty deep, are a thousand million nodes in a file of a few
+kilobytes; a function that calls itself has no end. Neither is left to it.
 """
 
 import math
@@ -12,13 +19,11 @@ from collections import Counter
 import onnx
 import onnx_ir as ir
 
-from ..body_constants import bodies_of
-from ..errors import ExportError
-from .calls import why_too_many
-from .origin import Origin
+from ..graph.bodies import bodies_of
+from .origin import Origin, invalid_model
 from .weight_files import require_inside, tensors_of
 
-__all__ = ["invalid_model", "require_sound", "require_unique_names"]
+__all__ = ["require_sound", "require_unique_names"]
 
 FIELDS = {
     ir.DataType.COMPLEX128: "double_data",
@@ -29,21 +34,9 @@ FIELDS = {
     ir.DataType.UINT32: "uint64_data",
     ir.DataType.UINT64: "uint64_data",
 }
+MOST_NODES = 1_000_000  # once every call is replaced by the nodes of what it calls
 MOST_PARTS = 1_000_000  # each takes a hundred times the two bytes that it may have in the file
 COMPLEX = frozenset({ir.DataType.COMPLEX128, ir.DataType.COMPLEX64})
-
-
-def invalid_model(source: Origin, why: str) -> ExportError:
-    """Return the error for a model that is broken.
-
-    Args:
-        source: What it came from.
-        why: What is wrong with it.
-    """
-    return ExportError(
-        f"{source.where}: the model must be a whole and valid ONNX model. "
-        f"Received: {source}: {why}. Export or copy it again."
-    )
 
 
 def require_sound(model: ir.Model, source: Origin, *, complete: bool = True) -> None:
@@ -59,7 +52,7 @@ def require_sound(model: ir.Model, source: Origin, *, complete: bool = True) -> 
     """
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         _require_sorted(graph, set(), source, complete)
-    why = why_too_many(model)
+    why = _why_too_many(model)
     if why:
         raise invalid_model(source, why)
     for name, tensor in tensors_of(model):
@@ -106,6 +99,37 @@ def _require_text(source: Origin, *names: object) -> None:
     for name in names:
         if not isinstance(name, str | None):
             raise invalid_model(source, f"the name {name!r} is not UTF-8")
+
+
+def _why_too_many(model: ir.Model) -> str:
+    """Say in words why the calls of a model cannot be replaced; empty if they can."""
+    counts: dict[ir.OperatorIdentifier, int] = {}
+    open_calls: list[ir.OperatorIdentifier] = []
+
+    def count(graph: ir.Graph | ir.Function) -> int:
+        total = 0
+        for node in graph:
+            total += count_call(node.op_identifier())
+            total += sum(count(body) for body in bodies_of(node))
+        return total
+
+    def count_call(called: ir.OperatorIdentifier) -> int:
+        function = model.functions.get(called)
+        if function is None:
+            return 1
+        if called in open_calls:
+            raise RecursionError(f"its function {function.name!r} calls itself")
+        if called not in counts:
+            open_calls.append(called)
+            counts[called] = count(function)
+            open_calls.pop()
+        return counts[called]
+
+    try:
+        total = count(model.graph)
+    except RecursionError as e:
+        return str(e)
+    return f"its functions make {total:,} nodes of it" if total > MOST_NODES else ""
 
 
 def _mismatch(tensor: ir.TensorProtocol) -> str:

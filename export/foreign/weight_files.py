@@ -15,8 +15,8 @@ from pathlib import PureWindowsPath
 import numpy as np
 import onnx_ir as ir
 
-from ..body_constants import bodies_of
 from ..errors import ExportError
+from ..graph.bodies import bodies_of
 from .origin import Origin
 
 __all__ = ["external_tensors", "read_small", "require_inside", "tensors_of"]

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator
 import onnx
 import onnx_ir as ir
 
-from ..body_constants import bodies_of
-from ..exact import FLOATING
-from ..folding.affine_nodes import affine_input
-from ..folding.report import Reason, Refusal
-from ..folding.tensors import name_of
-from ..standard import is_onnx
+from ..graph.bodies import bodies_of
+from ..graph.exact import FLOATING
+from ..graph.operators import is_onnx
+from ..stages.folding.affine_nodes import affine_input
+from ..stages.folding.reason import Reason
+from ..stages.folding.report import Refusal
+from ..stages.folding.tensors import name_of
 from .opening import TRAINING, Opened
 
 __all__ = ["refusals_in", "refusals_in_functions", "why_whole"]

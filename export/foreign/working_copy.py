@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..constants import evaluate_constants
-from ..naming import Names
-from ..shapes import infer_shapes
+from ..graph.names import Names
+from ..graph.onnx_inference import infer_shapes
+from ..stages.constants.evaluate import evaluate_constants
 from .weight_files import read_small
 from .whole import opset_of
 

@@ -6,10 +6,11 @@ ResNet50 takes 0.2 GB a sample so; 63 at once would be the end of many a machine
 
 import keras
 
+from ..runtime.session import Samples
 from ..signature import Signature
-from .intermediates import Recorder
-from .runners import Samples, in_keras
-from .samples import LARGEST_BATCH, cannot_run
+from .reference.intermediates import Recorder
+from .reference.keras_runs import in_keras
+from .samples.samples import LARGEST_BATCH, cannot_run
 
 __all__ = ["largest_batch"]
 

@@ -1,8 +1,9 @@
 """Keras model + ONNX file -> whether the file computes what the model does, and if not, where.
 
-Keras runs in its own precision and in float64 (`truth.py`, `expected.py`), on given or drawn inputs
-(`samples.py`, `distributions.py`); ONNX Runtime runs the file with its optimisations off, so that
-its own folding does not hide ours, and at their default (`runners.py`). `rule.py` judges.
+Keras runs in its own precision and in float64 (`reference/truth.py`, `expected.py`), on given or
+drawn inputs (`samples/samples.py`, `samples/distributions.py`); ONNX Runtime runs the file with its
+optimisations off, so that its own folding does not hide ours, and at their default
+(`runtime/session.py`). `rule.py` judges.
 """
 
 import dataclasses
@@ -15,18 +16,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..errors import ExportError
+from ..files.paths import require_file
+from ..files.provenance import versions
 from ..foreign.opening import open_model
-from ..inspection import versions
-from ..load import require_file
-from ..precision.choice import require_precision
+from ..runtime.providers import CPU, require_providers
 from ..signature import signature_of
+from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
 from .expected import expected_of, judge
-from .explain import explain as explain_difference
-from .options import require_options
-from .providers import CPU, require_providers
+from .explaining.explain import explain as explain_difference
 from .report import OutputParity, ParityReport
-from .samples import draw, split
+from .samples.samples import draw, split
 from .surface import Surface
 
 __all__ = ["check_parity"]
@@ -51,13 +52,13 @@ def check_parity(
         onnx_path: The ONNX file; inputs and outputs as in `model`. Those with other names than
             there stand for each other in order, and a note says so.
         inputs: Samples, shape (N, ...): an array for a model with one input, or a dict by input
-            name (other names are ignored). None draws them; see `samples.py`.
+            name (other names are ignored). None draws them; see `samples/samples.py`.
         input_signature: As for `export_onnx`.
         precision: What the file was exported with, as for `export_onnx`: a "float16" file is
             allowed the errors of float16.
         seed: Seed of the draws, at least 0.
         ranges: Smallest and largest value to draw for some inputs, by name. The others' are taken
-            from the layers that read them; see `distributions.py`.
+            from the layers that read them; see `samples/distributions.py`.
         providers: ONNX Runtime's execution providers to run the file on, by name.
         explain: Whether to compare the stages of a fresh export and the output of every layer too,
             which finds faults that no output shows, and takes two to four times as long. None does
@@ -75,7 +76,7 @@ def check_parity(
     """
     require_precision("check", precision)
     require_providers(providers)
-    require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
+    _require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
     surface = Surface.of(open_model(path, where="check"))
@@ -121,6 +122,32 @@ def check_parity(
         fault=found.fault,
         notes=(*report.notes, *found.notes),
     )
+
+
+def _require_options(*, onnx_path: Any, inputs: Any, ranges: Any, explain: Any) -> None:
+    """Raise `ExportError` unless these options of `check_parity` are of the right kind."""
+    for name, value, rule, holds in (
+        ("onnx_path", onnx_path, "be a path", isinstance(onnx_path, str | os.PathLike)),
+        (
+            "ranges",
+            ranges,
+            "be a dict of two numbers by input name",
+            ranges is None or isinstance(ranges, Mapping),
+        ),
+        (
+            "explain",
+            explain,
+            "be True, False or None",
+            explain is None or isinstance(explain, bool),
+        ),
+    ):
+        if not holds:
+            raise ExportError(f"check: `{name}` must {rule}. Received: {name}={value!r}.")
+    if inputs is not None and ranges:
+        raise ExportError(
+            "check: `ranges` must be left out where samples are given. "
+            f"Received: ranges={dict(ranges)!r} and `inputs`."
+        )
 
 
 def _doubtful(outputs: Sequence[OutputParity]) -> str:

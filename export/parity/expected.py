@@ -14,15 +14,17 @@ import keras
 import numpy as np
 
 from ..errors import ExportError, one_line
+from ..runtime.providers import CPU
+from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import Signature
 from .measure import errors_of, scale_of
-from .providers import CPU
+from .reference.keras_runs import in_keras, run_batches
+from .reference.refused import StoodIn
+from .reference.rounding import run_rounded
+from .reference.truth import Float64Weights
 from .report import OutputParity
-from .rounding import run_rounded
 from .rule import MULTIPLE, TRUTHS, compare
-from .runners import LEVELS, OnnxRuntime, Samples, in_keras, run_batches
-from .samples import Batch, cannot_run
-from .truth import Float64Weights
+from .samples.samples import Batch, cannot_run
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
 
@@ -57,17 +59,19 @@ class Expected:
         outputs: Names of the outputs.
         cases: An entry for each kind.
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
+        stood_in: What TensorFlow refuses to compute on this CPU in the model's own precision.
     """
 
     inputs: list[str]
     outputs: list[str]
     cases: list[Case]
     epsilon: float
+    stood_in: StoodIn
 
     @property
     def notes(self) -> list[str]:
         """What the truth says about the model."""
-        limit, notes = float(np.sqrt(self.epsilon)), []
+        limit, notes = float(np.sqrt(self.epsilon)), self.stood_in.notes
         for case in self.cases:
             for name, truth, own in zip(self.outputs, case.truth, case.own, strict=True):
                 error = errors_of(truth, own, scale_of(truth)).max
@@ -93,7 +97,8 @@ def expected_of(
     Raises:
         ExportError: If Keras cannot run on a batch, or no value of an output is finite.
     """
-    run, names = in_keras(model, signature)
+    stood_in = StoodIn()
+    run, names = in_keras(model, signature, stood_in=stood_in)
     weights = Float64Weights(model)
     wide, _ = in_keras(model, signature, weights)
     epsilon = epsilon_of(model) if precision == "keep" else float(np.finfo(precision).eps)
@@ -114,7 +119,7 @@ def expected_of(
                 )
         rounded = functools.partial(run_rounded, model, signature, arrays, MULTIPLE * epsilon)
         cases.append(Case(kind, arrays, own, truth, reference, functools.cache(rounded)))
-    return Expected([spec.name for spec in signature.specs], names, cases, epsilon)
+    return Expected([spec.name for spec in signature.specs], names, cases, epsilon, stood_in)
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:

@@ -9,8 +9,8 @@ that is computed in, and errors relative to the output's largest magnitude,
     rms error(ONNX Runtime)  <=  RMS_MULTIPLE * rms e + RMS_FLOOR * epsilon
 
 If that does not hold, Keras may have been lucky: MULTIPLE * e is then what rounding alone does in
-float64, at MULTIPLE times epsilon (`rounding.py`), where that is more. A network that enlarges
-errors, or jumps from class to class because of them, is so allowed what it needs.
+float64, at MULTIPLE times epsilon (`reference/rounding.py`), where that is more. A network that
+enlarges errors, or jumps from class to class because of them, is so allowed what it needs.
 
 The same holds for each channel by itself with wider constants, so that a small channel cannot hide
 behind a large one. docs/parity.md has the measurements that the constants rest on.

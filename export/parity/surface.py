@@ -7,11 +7,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from ..foreign.opening import Opened
+from ..runtime.session import by_position
 
 if TYPE_CHECKING:
     from .expected import Expected
 
-__all__ = ["Surface", "by_position"]
+__all__ = ["Surface"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,22 +69,3 @@ class Surface:
                     f"output {name!r} is {own.dtype.name} in the model and {stated} in the file"
                 )
         return notes
-
-
-def by_position(names: list[str], found: list[str]) -> list[str]:
-    """Return what a file calls the inputs or outputs of a model.
-
-    Other exporters have names of their own: Keras calls outputs `output_0` or `Identity:0`. Where
-    one is missing, all stand for each other in order: numbered names, as Keras gives to what has
-    none, may return one further on, for another tensor.
-
-    Args:
-        names: Names in the model.
-        found: Names in the file, no fewer.
-
-    >>> by_position(["image", "mask"], ["mask", "image"])
-    ['image', 'mask']
-    >>> by_position(["dense_1", "dense_2"], ["dense", "dense_1"])
-    ['dense', 'dense_1']
-    """
-    return names if set(names) <= set(found) else found[: len(names)]

@@ -1,0 +1,173 @@
+"""`keras-bn check`: whether an ONNX file computes what a Keras model does."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ExportError
+from ..files.keras_file import require_keras_file
+from ..files.paths import require_file
+from .console import DIFFERS, answer, command_of, progress
+from .model_and_samples import load_with_samples, named_samples, samples_from
+from .options import (
+    DebugOption,
+    JsonOption,
+    ModelArgument,
+    PageOption,
+    PrecisionOption,
+    PreprocessOption,
+    QuietOption,
+    SamplesOption,
+    UnsafeOption,
+    examples,
+    installed_providers,
+)
+from .pages.writing import replacing_page, write_parity_page
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["EXAMPLES", "check"]
+
+EXAMPLES = examples(
+    "keras-bn check model.keras model.onnx",
+    "keras-bn check model.keras model.onnx --input samples.npz",
+    "keras-bn check model.keras model.onnx --input photos --preprocess resnet",
+    "keras-bn check model.keras model.onnx --range image=0:255 --seed 7",
+    "keras-bn check model.keras model.onnx --html proof.html",
+    "keras-bn check model.keras model.onnx --json > report.json",
+)
+
+
+def check(
+    context: typer.Context,
+    model: ModelArgument,
+    onnx: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX file.")],
+    samples: SamplesOption = None,
+    preprocess: PreprocessOption = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Seed of the draws.", show_default="0"),
+    ] = None,
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--range",
+            metavar="NAME=LOW:HIGH",
+            help="Draw an input between two numbers; LOW:HIGH will do for a single input; "
+            "repeatable.",
+            show_default="from the layers that read it",
+        ),
+    ] = None,
+    precision: PrecisionOption = "keep",
+    providers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--provider",
+            metavar="NAME",
+            help="Where ONNX Runtime computes, an execution provider of it; repeatable.",
+            show_default="the CPU",
+            autocompletion=installed_providers,
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option(help="Compare the stages of a fresh export, and every layer, too.")
+    ] = True,
+    html: PageOption = None,
+    unsafe: UnsafeOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare an ONNX file with the Keras model it came from, both against float64.
+
+    The exit status is 0 if they agree and 1 if they differ.
+    """
+    del debug
+    require_keras_file(model, unsafe=unsafe)
+    require_file(onnx, "MODEL.onnx")
+    limits = _ranges(ranges or [])
+    for option, value in (("--seed", seed), ("--range", ranges or None)):
+        if samples is not None and value is not None:
+            raise ExportError(
+                f"{option} must be left out where samples are given: nothing is drawn then. "
+                f"Received: {option} and --input {samples}."
+            )
+    from ..runtime.providers import CPU, require_providers
+
+    providers = providers or [CPU]
+    require_providers(providers)
+    given = samples_from(samples, preprocess)
+    with (
+        progress(shown=not (as_json or quiet)) as step,
+        replacing_page(
+            html, (model, "MODEL.keras"), (onnx, "MODEL.onnx"), *named_samples(samples)
+        ) as page,
+    ):
+        loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
+        from ..parity.check import check_parity
+
+        step(f"comparing {onnx} with {model}")
+        report = check_parity(
+            loaded,
+            onnx,
+            inputs=arrays,
+            precision=precision,
+            seed=seed or 0,
+            ranges=_named(limits, loaded),
+            providers=providers,
+            explain=explain,
+        )
+        report = dataclasses.replace(report, notes=(*notes, *report.notes))
+        if page is not None:
+            step("measuring latencies for the page")
+            command = command_of(context)
+            write_parity_page(page, report, loaded, source=model, file=onnx, command=command)
+    from .print_parity import print_parity
+
+    answer(
+        report.to_dict,
+        lambda console: print_parity(report, console),
+        as_json=as_json,
+        quiet=quiet,
+    )
+    if not report.passed:
+        raise typer.Exit(DIFFERS)
+
+
+def _ranges(words: list[str]) -> dict[str, tuple[float, float]]:
+    """Return the numbers of each NAME=LOW:HIGH, under the name "" where that is left out."""
+    found: dict[str, tuple[float, float]] = {}
+    for word in words:
+        name, _, limits = word.rpartition("=")
+        try:
+            low, high = map(float, limits.split(":"))
+        except ValueError as e:
+            raise ExportError(
+                "--range must be NAME=LOW:HIGH, or LOW:HIGH for a model with one input. "
+                f"Received: {word!r}."
+            ) from e
+        if name in found:
+            raise ExportError(f"--range must be given once for each input. Received: {words!r}.")
+        found[name] = low, high
+    return found
+
+
+def _named(
+    limits: dict[str, tuple[float, float]], model: "keras.Model"
+) -> dict[str, tuple[float, float]] | None:
+    """Give a range without a name that of the only input."""
+    if "" not in limits:
+        return limits or None
+    from ..signature import signature_of
+
+    names = [spec.name for spec in signature_of(model).specs]
+    if len(names) != 1 or len(limits) != 1:
+        raise ExportError(
+            f"--range must name an input, where there are several or another one is named: one of "
+            f"{names}. Received: {':'.join(f'{limit:g}' for limit in limits[''])!r}. "
+            f"Write --range {names[0]}=LOW:HIGH."
+        )
+    return {names[0]: limits[""]}

@@ -1,0 +1,132 @@
+"""The command line: `keras-bn demo | export | check | fold | inspect | recalibrate | bench`.
+
+Each command checks what it can before it imports TensorFlow, which takes seconds. Exit status: 0
+agreed or done, 1 parity failed (or the demo fell short), 2 bad input, 3 an error of this program,
+130 interrupted. A mistake is one line on stderr; `--debug` adds the traceback.
+"""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from keras_bn.version import __version__
+
+from ..errors import ExportError, one_line
+from ..parity.report import ParityError
+from . import bench, check, demo, export, fold, inspect, recalibrate
+from .console import (
+    BAD_INPUT,
+    DIFFERS,
+    INTERNAL,
+    INTERRUPTED,
+    TERMINATED,
+    complain,
+    show_cursor,
+)
+
+__all__ = ["run"]
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+PARITY_PROGRAM = "python -m keras_bn.export.parity"
+
+app = typer.Typer(
+    help="Batch normalisation for Keras: export to ONNX with every batch norm folded, and proof; "
+    "inspect and renew the statistics of trained models.",
+    epilog="Exit status: 0 agreed, 1 it differs, 2 bad input, 3 an error of this program.\n"
+    "Start with: keras-bn demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=SETTINGS,
+)
+parity_app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS
+)
+
+
+def run(arguments: Sequence[str] | None = None, *, only_check: bool = False) -> None:
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: The words after the program's name; None takes those of the process.
+        only_check: Whether the program is `python -m keras_bn.export.parity`.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    program, name = (parity_app, PARITY_PROGRAM) if only_check else (app, "keras-bn")
+
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, _end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+        signal.signal(signal.SIGINT, _end)
+    try:
+        command = [*name.split(), *words]
+        status = program(words, prog_name=name, obj=command, standalone_mode=False)
+    except Exception as e:
+        if "--debug" in words and sys.stderr is not None:
+            traceback.print_exc()
+        sys.exit(_complain_of(e, name))
+    sys.exit(status or 0)
+
+
+def _end(number: int, _: object) -> None:
+    """End at once: an exception could be raised, and swallowed, inside a library's callback."""
+    whole_file = sys.modules.get("keras_bn.export.files.whole_file")
+    remove_unfinished = getattr(whole_file, "remove_unfinished", None)  # while it is imported: None
+    if remove_unfinished is not None:
+        remove_unfinished()
+    show_cursor()
+    os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+
+
+def _complain_of(error: Exception, name: str) -> int:
+    """Say in one line what went wrong; return the exit status."""
+    if isinstance(error, typer.TyperException):
+        text = error.format_message()
+        context = getattr(error, "ctx", None)
+        if text:  # none where the help is what was printed
+            command = context.command_path if context is not None else name
+            stop = "" if text.endswith("?") else "."
+            complain(f"{text.rstrip('.')}{stop} See {command} --help.")
+        return BAD_INPUT
+    if isinstance(error, ExportError | ParityError):
+        complain(str(error))
+        return DIFFERS if isinstance(error, ParityError) else BAD_INPUT
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        complain(f"there must be room to write to. Received: {error.strerror}. Make some.")
+        return BAD_INPUT
+    complain(f"internal error: {one_line(error)}. Please report it with --debug.")
+    return INTERNAL
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"keras-bn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+
+
+for function, examples in (
+    (demo.demo, demo.EXAMPLES),
+    (export.export, export.EXAMPLES),
+    (check.check, check.EXAMPLES),
+    (fold.fold, fold.EXAMPLES),
+    (inspect.inspect, inspect.EXAMPLES),
+    (recalibrate.recalibrate, recalibrate.EXAMPLES),
+    (bench.bench, bench.EXAMPLES),
+):
+    app.command(epilog=examples)(function)
+parity_app.command(epilog=check.EXAMPLES.replace("keras-bn check", PARITY_PROGRAM))(check.check)

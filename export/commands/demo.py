@@ -1,0 +1,33 @@
+"""`keras-bn demo`: train on real digits, export, and prove it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import DIFFERS, answer, progress, quiet_tensorflow
+from .options import DebugOption, JsonOption, QuietOption, examples
+
+__all__ = ["EXAMPLES", "demo"]
+
+EXAMPLES = examples("keras-bn demo", "keras-bn demo --out /tmp/demo")
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the files go; created if missing.")
+    ] = Path("keras-bn-demo"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train on real handwritten digits, export with every batch norm folded, and prove it."""
+    del debug
+    with progress(shown=not (as_json or quiet)) as step:
+        step("starting TensorFlow")
+        with quiet_tensorflow():
+            from .digits import print_demo, run_demo
+        found = run_demo(out, step)
+    answer(found.to_dict, lambda console: print_demo(found, console), as_json=as_json, quiet=quiet)
+    if not found.passed:
+        raise typer.Exit(DIFFERS)

@@ -1,0 +1,119 @@
+"""`keras-bn fold`: fold the batch norms of an ONNX file from any exporter; needs no TensorFlow."""
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ExportError
+from ..files.paths import require_another_file, require_file
+from .console import answer, print_text, progress
+from .options import DebugOption, JsonOption, QuietOption, examples
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ..foreign.opening import Opened
+
+__all__ = ["EXAMPLES", "fold"]
+
+EXAMPLES = examples(
+    "keras-bn fold model.onnx folded.onnx",
+    "keras-bn fold model.onnx --dry-run",
+    "keras-bn fold model.onnx folded.onnx --json > folds.json",
+)
+
+
+def fold(
+    model: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OUT.onnx]", help="The file to write.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; just report.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fold the batch norms of an ONNX file, whoever exported it, into the operators around them.
+
+    Every BatchNormalization, and every constant Mul, Add, Sub or Div, is
+    listed: folded, or left and why. OUT.onnx appears whole or not at all; if
+    nothing folds it is a copy. Large weights go to a file beside it if they
+    come from one.
+    """
+    del debug
+    require_file(model, "IN.onnx")
+    if out is None and not dry_run:
+        raise ExportError("OUT.onnx must be given. Received: none. Or pass --dry-run.")
+    if out is not None:
+        require_another_file(out, "OUT.onnx", (model, "IN.onnx"))
+    from ..files.whole_file import replacing
+    from ..foreign.fold_any import fold_opened
+    from ..foreign.opening import open_model
+    from ..foreign.weight_files import external_tensors
+
+    writing = None if dry_run else out
+    with (
+        progress(shown=not (as_json or quiet)) as step,
+        replacing(writing) if writing is not None else contextlib.nullcontext() as temporary,
+    ):
+        step(f"folding {model}")
+        opened = open_model(model)
+        files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
+        before = sum(path.stat().st_size for path in files)
+        folded, report = fold_opened(opened)
+        after = None if temporary is None else _write(opened, folded, model, temporary)
+    content: dict[str, Any] = {"path": str(model), "size": before, "out": None, "out_size": after}
+    if writing is None:
+        end = f"{model}: {before:,} bytes; nothing was written"
+    else:
+        content["out"] = str(writing)
+        what = "a copy, nothing was folded" if folded is None else f"{before:,} before"
+        end = f"{writing}: {after:,} bytes, {what}"
+    answer(
+        lambda: {**content, **report.to_dict()},
+        lambda console: print_text(f"{report.table()}\n{end}", console),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:
+    """Write the folded model, or a copy of the file; return its size in bytes."""
+    from ..files.onnx_file import write
+    from ..foreign.weight_files import external_tensors, read_small
+
+    external = bool(external_tensors(opened.model))
+    if folded is None and not external:
+        return _copy(opened, source, target)
+    if folded is None and opened.lost:
+        raise ExportError(
+            f"fold: a model with weights in other files cannot be copied if it holds "
+            f"{' and '.join(opened.lost)}. Received: {opened.source}. Nothing in it folds; use it "
+            "as it is."
+        )
+    model = opened.model if folded is None else folded
+    read_small(model)
+    return write(model, target, external_data=external or None)
+
+
+def _copy(opened: "Opened", source: Path, target: Path) -> int:
+    import onnx
+
+    from ..foreign.origin import invalid_model
+
+    try:
+        onnx.checker.check_model(source)
+    except onnx.checker.ValidationError as e:
+        raise invalid_model(opened.source, str(e).strip().splitlines()[0]) from e
+    try:
+        shutil.copyfile(source, target)
+    except OSError as e:
+        raise ExportError(
+            f"OUT.onnx must be on a disk with room for it. Received: {e.strerror or e}. "
+            "Choose another path."
+        ) from e
+    return target.stat().st_size

@@ -1,0 +1,79 @@
+"""What `keras-bn export` and `keras-bn check` begin with: a model, and samples to compare on.
+
+Nothing here imports TensorFlow before it is asked to.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ExportError
+from ..files.arrays_file import load_samples
+from ..files.keras_file import load_keras_model
+from .console import quiet_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["load_with_samples", "named_samples", "samples_from"]
+
+# What the arrays are for a model, and what to note about them.
+Given = Callable[["keras.Model"], tuple[dict[str, np.ndarray] | None, tuple[str, ...]]]
+
+
+def samples_from(path: Path | None, preprocess: str | None) -> Given:
+    """Return a function from a model to its samples, having read what needs no model.
+
+    Args:
+        path: A file of arrays, or a folder of images; None for samples that are to be drawn.
+        preprocess: How images become inputs.
+
+    Raises:
+        ExportError: If the file cannot be used, or `preprocess` is given for no folder.
+    """
+    if path is not None and os.path.isdir(path):
+
+        def images(model: "keras.Model") -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+            from ..parity.samples.images import load_images
+
+            arrays, note = load_images(path, model, preprocess=preprocess)
+            return arrays, (note,)
+
+        return images
+    if preprocess is not None:
+        raise ExportError(
+            "--preprocess must be given with a folder of images as --input. "
+            f"Received: --preprocess {preprocess} and {f'the file {path}' if path else 'none'}."
+        )
+    arrays = None if path is None else load_samples(path)
+    return lambda _: (arrays, ())
+
+
+def load_with_samples(
+    path: Path, given: Given, step: Callable[[str], None], *, unsafe: bool
+) -> tuple["keras.Model", dict[str, np.ndarray] | None, tuple[str, ...]]:
+    """Start TensorFlow and load a model and its samples.
+
+    Args:
+        path: The model's file.
+        given: What `samples_from` returned.
+        step: Takes what is being done, in words.
+        unsafe: Whether the file may hold Python code, which loading it then runs.
+
+    Returns:
+        The model, its samples, and what to note about them.
+    """
+    step("starting TensorFlow")
+    with quiet_tensorflow():
+        from .. import pipeline  # noqa: F401  imports TensorFlow, as do all that follow it
+    step(f"loading {path}")
+    model = load_keras_model(path, unsafe=unsafe)
+    return model, *given(model)
+
+
+def named_samples(path: Path | None) -> tuple[tuple[Path, str], ...]:
+    """Return --input with its name, for `require_another_file`; nothing if it is not given."""
+    return () if path is None else ((path, "--input"),)

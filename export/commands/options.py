@@ -1,0 +1,107 @@
+"""Arguments and options that several commands have. Imports no TensorFlow."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ExportError
+
+__all__ = [
+    "DebugOption",
+    "JsonOption",
+    "ModelArgument",
+    "PageOption",
+    "PrecisionOption",
+    "PreprocessOption",
+    "QuietOption",
+    "SamplesOption",
+    "UnsafeOption",
+    "examples",
+    "installed_providers",
+]
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A Keras model file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing; the exit status tells.")
+]
+UnsafeOption = Annotated[
+    bool,
+    typer.Option("--unsafe", help="Let MODEL.keras run code of its own; for files you trust."),
+]
+# `run` looks for the word itself; the commands only have to accept it.
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+SamplesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        metavar="PATH",
+        help="Samples to compare on: an .npz file of arrays named like the model's inputs, an .npy "
+        "file for a single input, or a folder of images.",
+        show_default="drawn",
+    ),
+]
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="How the images of a folder become inputs: none leaves pixels from 0 to 255, 0-1 "
+        "divides them by 255, resnet and the like are of keras.applications.",
+        show_default="what the model says",
+    ),
+]
+PRECISIONS = ("keep", "float32", "float16")
+
+
+def _require_precision(value: str) -> str:
+    """Refuse another word before TensorFlow starts."""
+    if value not in PRECISIONS:
+        raise ExportError(f"--precision must be one of {PRECISIONS}. Received: {value!r}.")
+    return value
+
+
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TYPE",
+        help="What the ONNX file computes in: keep, float32 or float16.",
+        autocompletion=lambda: list(PRECISIONS),
+        callback=_require_precision,
+    ),
+]
+PageOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PAGE.html", help="Write the proof as a page, too, with latencies measured here."
+    ),
+]
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="FILE.npz",
+        help="Arrays named like the model's inputs, or x; and targets, named like its outputs, "
+        "or y. Preprocessed as in training.",
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Samples a batch; give that of training. Default: 32.", show_default=False
+    ),
+]
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help, a line for each example."""
+    return "\n".join(["Examples:", *lines])
+
+
+def installed_providers() -> list[str]:
+    """Return the execution providers of ONNX Runtime here, for the shell to complete."""
+    from ..runtime import providers
+
+    return providers.installed_providers()

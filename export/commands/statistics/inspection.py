@@ -1,0 +1,153 @@
+"""Model file + data file -> what inference makes of them, as one report.
+
+Two measurements: `train_inference_gap`, which ends in a diagnosis, and `measure_covariate_shift`.
+Beside them stand what a reader needs to trust and repeat them: the files, the command, the
+versions, and what was left out and why.
+"""
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bn.reporting import jsonable
+from keras_bn.statistics.gap import GapReport, train_inference_gap
+from keras_bn.statistics.shift import CovariateShiftReport, measure_covariate_shift
+
+from ...files.keras_file import load_compiled_model
+from ...files.provenance import SourceFile, versions
+from .arrays import ModelData, batch_size_for, select_arrays
+from .trial import refusing_data, run_once, why_no_loss
+
+__all__ = ["Inspection", "inspect_files"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """Both reports on a model, with their origin; prints with the verdict first.
+
+    Attributes:
+        model: The model file.
+        data: The data file.
+        gap: Batch statistics against stored statistics, with the diagnoses.
+        shift: Inputs of the layers against stored statistics.
+        batch_size: Samples a batch.
+        inputs: Names of the arrays that the model took.
+        targets: Names of those that its loss compared with.
+        notes: What a reader should know besides, such as why there is no loss.
+        command: The command that made this report.
+        versions: Versions of what it was made with, by name.
+        created: Date and time in UTC.
+    """
+
+    model: SourceFile
+    data: SourceFile
+    gap: GapReport
+    shift: CovariateShiftReport
+    batch_size: int
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...]
+    command: str
+    versions: dict[str, str]
+    created: str
+
+    @property
+    def verdict(self) -> str:
+        """The result in a few words."""
+        count = len(self.gap.diagnoses)
+        if count:
+            return f"{count} {'cause' if count == 1 else 'causes'} for concern"
+        return "no cause for concern" if self.gap.layers else "nothing to compare"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data; a number that is not finite is None."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {name: dataclasses.asdict(fields[name]) for name in ("model", "data")}
+        fields |= {name: fields[name].to_dict() for name in ("gap", "shift")}
+        ready: dict[str, Any] = jsonable({"verdict": self.verdict, **fields})
+        return ready
+
+    def __str__(self) -> str:
+        gap = self.gap
+        lines = [
+            f"{self.model.name} on {self.data.name}: {self.verdict}",
+            f"{gap.samples} samples in {gap.batches} batches of {self.batch_size}, "
+            f"{gap.skipped_batches} batches skipped",
+            str(self.gap),
+            "",
+            "Inputs of the layers against the stored statistics",
+            str(self.shift),
+        ]
+        if self.notes:
+            lines += ["", "Notes", *(f"  {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+def inspect_files(
+    model_path: Path,
+    data_path: Path,
+    arrays: dict[str, np.ndarray],
+    *,
+    batch_size: int | None,
+    unsafe: bool,
+    command: str,
+    verbose: int,
+) -> Inspection:
+    """Measure the batch-norm layers of a model file on the arrays of a data file.
+
+    Args:
+        model_path: The `.keras` file.
+        data_path: The data file.
+        arrays: Its arrays by name.
+        batch_size: Samples a batch; None for 32, or what the model fixes.
+        unsafe: Whether the model may run code of its own.
+        command: The command that asks for it, for the report.
+        verbose: 1 for progress bars, 0 for none.
+
+    Returns:
+        Both reports.
+
+    Raises:
+        ExportError: If the model, the data or an option cannot be used.
+    """
+    sources = SourceFile.of(model_path), SourceFile.of(data_path)
+    model, missing = load_compiled_model(model_path, unsafe=unsafe)
+    data = select_arrays(arrays, model)
+    size = batch_size_for(model, data.samples, batch_size)
+    no_loss = why_no_loss(model, data, missing)
+    with refusing_data():
+        run_once(model, data, with_loss=no_loss is None)
+        given = (data.x,) if no_loss else (data.x, data.y)
+        gap = train_inference_gap(model, given, batch_size=size, verbose=verbose)
+        shift = measure_covariate_shift(model, (data.x,), batch_size=size, verbose=verbose)
+    return Inspection(
+        *sources,
+        gap,
+        shift,
+        batch_size=size,
+        inputs=data.inputs,
+        targets=() if no_loss else data.targets,
+        notes=_notes(model, data, no_loss, missing),
+        command=command,
+        versions=versions(),
+        created=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _notes(
+    model: keras.Model, data: ModelData, no_loss: str | None, missing: str | None
+) -> tuple[str, ...]:
+    notes = []
+    if no_loss:
+        notes.append(f"The loss is not compared: {no_loss}.")
+    if missing and missing != no_loss:
+        notes.append(f"The number of training steps is not known: {missing}.")
+    elif not missing and not int(model.optimizer.iterations):
+        notes.append("The optimizer has made no step, so the number of training steps is unknown.")
+    if data.unused:
+        notes.append(f"Arrays of the data file that were not used: {', '.join(data.unused)}.")
+    return tuple(notes)

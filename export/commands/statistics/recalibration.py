@@ -1,0 +1,129 @@
+"""Model file + data file -> the same model with new batch-norm statistics, and what moved."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_bn.reporting import jsonable
+from keras_bn.statistics.population import (
+    StatisticsReport,
+    adapt_statistics,
+    estimate_population_statistics,
+)
+
+from ...errors import ExportError
+from ...files.keras_file import load_compiled_model, write_keras_model
+from ...files.provenance import SourceFile, versions
+from .arrays import batch_size_for, select_arrays
+from .trial import refusing_data, run_once
+
+__all__ = ["Recalibration", "recalibrate_file"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recalibration:
+    """What new statistics changed, with its origin.
+
+    Attributes:
+        model: The model file that was read.
+        data: The data file.
+        out: The model file that was written.
+        bytes: Its size.
+        report: How far each layer moved.
+        batch_size: Samples a batch.
+        inputs: Names of the arrays that the model took.
+        notes: What a reader should know besides, such as a loss that could not be kept.
+        command: The command that made it.
+        versions: Versions of what it was made with, by name.
+    """
+
+    model: SourceFile
+    data: SourceFile
+    out: str
+    bytes: int
+    report: StatisticsReport
+    batch_size: int
+    inputs: tuple[str, ...]
+    notes: tuple[str, ...]
+    command: str
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data; a number that is not finite is None."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {name: dataclasses.asdict(fields[name]) for name in ("model", "data")}
+        ready: dict[str, Any] = jsonable({**fields, "report": self.report.to_dict()})
+        return ready
+
+    def __str__(self) -> str:
+        lines = [str(self.report), *self.notes, f"{self.out}: {self.bytes:,} bytes"]
+        return "\n".join(lines)
+
+
+def recalibrate_file(
+    model_path: Path,
+    data_path: Path,
+    out: Path,
+    temporary: Path,
+    arrays: dict[str, np.ndarray],
+    *,
+    strength: float | None,
+    batch_size: int | None,
+    unsafe: bool,
+    command: str,
+    verbose: int,
+    **options: Any,
+) -> Recalibration:
+    """Write a model file with new statistics.
+
+    Args:
+        model_path: The `.keras` file to read.
+        data_path: The data file.
+        out: The `.keras` file that the result will be, for the report.
+        temporary: Where to write it for now.
+        arrays: The arrays of the data file by name.
+        strength: None to estimate the statistics anew, else that of `adapt_statistics`.
+        batch_size: Samples a batch; None for 32, or what the model fixes.
+        unsafe: Whether the model may run code of its own.
+        command: The command that asks for it, for the report.
+        verbose: 1 for a progress bar, 0 for none.
+        options: What both functions take.
+
+    Returns:
+        How far the statistics moved.
+
+    Raises:
+        ExportError: If the model, the data or an option cannot be used, or no layer was changed.
+    """
+    sources = SourceFile.of(model_path), SourceFile.of(data_path)
+    model, missing = load_compiled_model(model_path, unsafe=unsafe)
+    data = select_arrays(arrays, model)
+    size = batch_size_for(model, data.samples, batch_size)
+    options |= {"batch_size": size, "verbose": verbose}
+    with refusing_data():
+        run_once(model, data, with_loss=False)
+        if strength is None:
+            report = estimate_population_statistics(model, (data.x,), **options)
+        else:
+            report = adapt_statistics(model, (data.x,), strength=strength, **options)
+    if not report.layers:
+        reasons = "; ".join(f"{path}: {why}" for path, why in report.unchanged.items())
+        raise ExportError(
+            f"a layer must have new statistics for the file to be written. Received: {reasons}. "
+            "--include-frozen takes frozen layers, too."
+        )
+    written = write_keras_model(model, temporary)
+    notes = () if model.compiled and missing is None else (f"The new file: {missing}.",)
+    return Recalibration(
+        *sources,
+        str(out),
+        written,
+        report,
+        batch_size=size,
+        inputs=data.inputs,
+        notes=notes,
+        command=command,
+        versions=versions(),
+    )

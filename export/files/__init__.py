@@ -1,0 +1,1 @@
+"""Files, whole in and whole out: Keras models, arrays and ONNX."""

@@ -1,0 +1,190 @@
+"""Open Keras models that a stranger may have made, and write them.
+
+A file is opened in Keras's safe mode, so that it runs no code. It may not declare far more than it
+holds (`archives.py`, `stored_weights.py`, `model_limits.py`). Whatever is wrong with it becomes one
+`ExportError`.
+"""
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExportError, one_line
+from .archives import ArchiveError, require_modest, words_of
+from .paths import require_file
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["load_compiled_model", "load_keras_model", "require_keras_file", "write_keras_model"]
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
+OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
+HDF5 = b"\x89HDF"
+UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
+
+
+def require_keras_file(path: Path, *, unsafe: bool = False) -> None:
+    """Raise `ExportError` unless `path` looks like a `.keras` file; needs no TensorFlow.
+
+    Args:
+        path: The file.
+        unsafe: Whether it may hold Python code, which loading it then runs.
+    """
+    require_file(path, "MODEL.keras")
+    try:
+        with path.open("rb") as file:
+            if file.read(len(HDF5)) == HDF5:
+                raise ArchiveError("it is an HDF5 file, Keras's old format, or weights alone")
+        with zipfile.ZipFile(path) as archive:
+            missing = {CONFIG, WEIGHTS} - set(archive.namelist())
+            if missing:
+                raise ArchiveError(f"it has no {' and no '.join(sorted(missing))}")
+            require_modest(archive, path.stat().st_size)
+            size = archive.getinfo(CONFIG).file_size
+            if size > LARGEST_CONFIG:
+                raise ArchiveError(f"its {CONFIG} has {size:,} bytes, more than {LARGEST_CONFIG:,}")
+            config = json.loads(archive.read(CONFIG))
+            if not isinstance(config, dict):
+                raise ArchiveError(f"its {CONFIG} is no JSON object")
+    except Exception as e:  # zipfile, zlib and json raise many kinds, RecursionError included
+        raise _not_a_model(path, words_of(e)) from e
+    code = [] if unsafe else _code_in(config)
+    if code:
+        raise _holds_code(path, f"code in {', '.join(map(repr, code))}, as a Lambda has it")
+
+
+def _code_in(config: Any) -> list[str]:
+    """Return the names of the layers whose config holds Python code, as a Lambda's does."""
+    found: list[str] = []
+    waiting = [value for key, value in config.items() if key != "compile_config"]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if any(
+                isinstance(v, dict) and v.get("class_name") == "__lambda__" for v in part.values()
+            ):
+                found.append(str(part.get("name", "a function")))
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return sorted(set(found))
+
+
+def load_keras_model(path: Path, *, unsafe: bool = False) -> "keras.Model":
+    """Load a `.keras` file, in safe mode.
+
+    Args:
+        path: A file written by `model.save("....keras")`.
+        unsafe: Whether to run the Python code that the file may hold, such as a Lambda's.
+
+    Raises:
+        ExportError: If the file is missing, damaged, unsafe, or uses unknown classes.
+        ExportError: If it declares far more than it holds, or leads to other files.
+    """
+    require_keras_file(path, unsafe=unsafe)
+    try:
+        return _load(path, compiled=False, unsafe=unsafe)
+    except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise anything
+        if not unsafe and "safe_mode=False" in str(e):  # as all that Keras then refuses says
+            raise _holds_code(path, words_of(e)) from e
+        unknown = UNKNOWN.search(str(e))
+        if unknown:
+            raise _holds_unknown(path, *unknown.groups()) from e
+        raise _not_a_model(path, words_of(e)) from e
+
+
+def load_compiled_model(path: Path, *, unsafe: bool = False) -> tuple["keras.Model", str | None]:
+    """Load a `.keras` file, in safe mode, with its loss and optimizer, or else without.
+
+    Args:
+        path: A file written by `model.save("....keras")`.
+        unsafe: As for `load_keras_model`.
+
+    Returns:
+        The model, and why it is without its loss or its optimizer's state; None if it has both.
+
+    Raises:
+        ExportError: As `load_keras_model`.
+    """
+    require_keras_file(path, unsafe=unsafe)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("always", f".*{OPTIMIZER_LOST}")
+            model = _load(path, compiled=True, unsafe=unsafe)
+    except Exception as e:  # such as a loss of a class that is not known here
+        why = f"its loss and optimizer cannot be restored: {one_line(e)}"
+        return load_keras_model(path, unsafe=unsafe), why
+    lost = None if model.compiled else "the model was saved without loss and optimizer"
+    for found in caught:
+        if OPTIMIZER_LOST in str(found.message):
+            lost = f"its optimizer starts anew: {' '.join(str(found.message).split())}"
+        else:
+            warnings.showwarning(found.message, found.category, found.filename, found.lineno)
+    return model, lost
+
+
+def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
+    import keras
+
+    import keras_bn.layer  # noqa: F401  registers the layer
+
+    from .model_limits import limited_variables, require_modest_tensors
+    from .stored_weights import declared_in
+
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(WEIGHTS)
+        stored = declared_in(io.BytesIO(content), len(content))
+    del content
+    with limited_variables(stored):
+        model = keras.models.load_model(path, compile=compiled, safe_mode=not unsafe)
+    require_modest_tensors(model)
+    return model
+
+
+def _not_a_model(path: Path, why: str) -> ExportError:
+    return ExportError(
+        "MODEL.keras must be a whole file written by model.save('....keras'). "
+        f"Received: {str(path)!r}: {why}. Save the model again."
+    )
+
+
+def _holds_unknown(path: Path, kind: str, name: str) -> ExportError:
+    return ExportError(
+        "MODEL.keras must hold Keras's own classes and functions, because this command imports no "
+        f"others. Received: {str(path)!r}, with the {kind} {name!r}. In Python, import what "
+        "defines it, load the model with keras.saving.load_model, and call the functions of "
+        "keras_bn.export on that."
+    )
+
+
+def _holds_code(path: Path, what: str) -> ExportError:
+    return ExportError(
+        f"MODEL.keras must hold no Python code. Received: {str(path)!r}: {what}. "
+        "Pass --unsafe to run that code, if you trust whoever made the file."
+    )
+
+
+def write_keras_model(model: "keras.Model", path: Path) -> int:
+    """Write a Keras model.
+
+    Args:
+        model: The model.
+        path: The file to write, ending in ".keras", such as the one that `replacing` gives.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ExportError: If the file cannot be written, such as on a full disk.
+    """
+    from .whole_file import translated  # imports onnx
+
+    with translated(path):
+        model.save(path)
+        return path.stat().st_size

@@ -1,0 +1,49 @@
+"""Where a report comes from: the files that were read, and the versions that read them."""
+
+import dataclasses
+import hashlib
+import importlib
+import platform
+from pathlib import Path
+
+__all__ = ["SourceFile", "versions"]
+
+PACKAGES = ("keras_bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """A file that was read.
+
+    Attributes:
+        path: As it was given.
+        bytes: Its size.
+        sha256: Digest of its content.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "SourceFile":
+        """Read a file's size and digest."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(str(path), path.stat().st_size, digest)
+
+    @property
+    def name(self) -> str:
+        """The path's last part."""
+        return Path(self.path).name
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a report is made with, by name.
+
+    The imported modules tell theirs: the distribution that brought them may be named otherwise, as
+    tf-nightly, tensorflow-cpu and onnxruntime-gpu are.
+    """
+    modules = {name.replace("_", "-"): importlib.import_module(name) for name in PACKAGES}
+    told = {name: str(module.__version__) for name, module in modules.items()}
+    return {"python": platform.python_version(), **told}

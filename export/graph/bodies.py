@@ -1,0 +1,18 @@
+"""The graphs that nodes such as If, Loop and Scan hold."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+__all__ = ["bodies_of"]
+
+
+def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """Return the graphs that a node holds as attributes."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type is ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type is ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()

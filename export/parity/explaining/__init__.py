@@ -1,0 +1,1 @@
+"""Where a difference begins: the stage of the export, and the layer."""

@@ -1,0 +1,1 @@
+"""What a Keras model computes: as it is, in float64, and rounded otherwise."""

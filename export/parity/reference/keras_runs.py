@@ -1,0 +1,81 @@
+"""A Keras model on batches, as it is or in float64.
+
+A function from the arrays of a batch, in the model's order, to the arrays of its outputs, in the
+model's order, as `runtime/session.py` makes one of an ONNX file.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bn.interception import eager_functions
+
+from ...runtime.session import Run, Samples
+from ...signature import Signature, output_names
+from .refused import StoodIn, standing_in
+from .truth import Float64Weights, computing_in_float64
+
+__all__ = ["in_keras", "run_batches"]
+
+
+def in_keras(
+    model: keras.Model,
+    signature: Signature,
+    weights: Float64Weights | None = None,
+    within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    stood_in: StoodIn | None = None,
+) -> tuple[Run, list[str]]:
+    """Return a function that runs a model in inference and leaves its state alone.
+
+    Args:
+        model: The model.
+        signature: What it is called with.
+        weights: Its weights in float64, to run it in float64; None runs it as it is.
+        within: Makes a context for each run.
+        stood_in: Takes which of its operators TensorFlow refuses on this CPU.
+
+    Returns:
+        The function, and a list that holds the names of the outputs once it has run.
+    """
+    names: list[str] = []
+
+    def run(batch: Samples) -> Samples:
+        tensors = [keras.ops.convert_to_tensor(array) for array in batch]
+        wide = contextlib.nullcontext() if weights is None else computing_in_float64(model)
+        scope = keras.StatelessScope() if weights is None else weights.scope()
+        # The trace of a function that was built by its own first call keeps the weights of then.
+        standing = standing_in(model, stood_in or StoodIn())
+        with eager_functions(), _whole_tracebacks(), wide, scope, standing, within():
+            outputs = model(*signature.pack(tensors), training=False)
+        names[:] = output_names(model, [spec.name for spec in signature.specs], outputs)
+        return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
+
+    return run, names
+
+
+@contextlib.contextmanager
+def _whole_tracebacks() -> Iterator[None]:
+    """Let errors keep the frames of Keras, which say whose they are, and their own words."""
+    filtered = keras.config.is_traceback_filtering_enabled()
+    keras.config.disable_traceback_filtering()
+    try:
+        yield
+    finally:
+        if filtered:
+            keras.config.enable_traceback_filtering()
+
+
+def run_batches(run: Run, batches: list[Samples]) -> Samples:
+    """Run every batch and join the results of each output, at least of rank 1."""
+    columns = zip(*(run(batch) for batch in batches), strict=True)
+    joined = []
+    for column in columns:
+        parts = [np.atleast_1d(part) for part in column]
+        if len({part.shape[1:] for part in parts}) > 1:  # unknown dimensions that follow the batch
+            parts = [part.reshape(-1) for part in parts]
+        joined.append(np.concatenate(parts))
+    return joined

@@ -1,0 +1,99 @@
+"""How far rounding alone may take a model's outputs, whatever the order of its sums.
+
+The model runs in float64 with every weight w and every output y of a layer rounded at random:
+
+    w (1 + epsilon u / 2),  y (1 + epsilon u),   u uniform in [-1, 1]
+
+(Monte Carlo arithmetic: D. S. Parker 1997, UCLA CSD-970002). A sigmoid or an error function, in a
+layer, a recurrent cell or a model's own code, is rounded as y + epsilon u, and SiLU and GELU, which
+are x times such a gate, as y + |x| epsilon u: ONNX Runtime's errors in these are absolute, and all
+that there is to see where every gate is shut. What comes out differs from the truth as an
+implementation in that precision may, and so tells a network that enlarges rounding errors, on which
+Keras itself may have been lucky, from a file that is wrong.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bn.interception import call_of, replaced_methods
+
+from ...runtime.session import Samples
+from ...signature import Signature
+from .keras_runs import in_keras, run_batches
+from .truth import Float64Weights
+
+__all__ = ["run_rounded"]
+
+DRAWS = 3
+GATES = ("sigmoid", "erf", "erfc")  # of at most 2
+GATED = ("silu", "swish", "gelu")  # x times a gate
+
+
+def run_rounded(
+    model: keras.Model, signature: Signature, batches: list[Samples], epsilon: float
+) -> list[Samples]:
+    """Return the joined outputs of `DRAWS` runs that round at random, always the same ones.
+
+    Args:
+        model: A model that can run in float64; its state stays as it is.
+        signature: What it is called with.
+        batches: The inputs.
+        epsilon: How far rounding may go, relative to each value.
+    """
+    generator = np.random.default_rng(0)
+
+    def rounded(tensor: Any, step: float, scale: Any = None) -> Any:
+        noise = generator.uniform(-step, step, tuple(tensor.shape))
+        magnitude = tf.abs(tensor) if scale is None else scale
+        return tensor + magnitude * keras.ops.convert_to_tensor(noise, tensor.dtype)
+
+    draws = []
+    for _ in range(DRAWS):
+        weights = Float64Weights(model)
+        weights.values = [(v, rounded(value, epsilon / 2)) for v, value in weights.values]
+        run, _ = in_keras(model, signature, weights, lambda: _rounding(model, rounded, epsilon))
+        draws.append(run_batches(run, batches))
+    return draws
+
+
+@contextlib.contextmanager
+def _rounding(model: keras.Model, rounded: Callable[..., Any], epsilon: float) -> Iterator[None]:
+    """Let every layer, and every gate, round what it returns for as long as the block runs."""
+
+    def of_layer(call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: keras.tree.map_structure(
+            lambda value: rounded(value, epsilon) if _is_float(value) else value,
+            call(*args, **kwargs),
+        )
+
+    def of_gate(function: Callable[..., Any], *, gated: bool) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            y = function(*args, **kwargs)
+            if y.dtype != tf.float64:  # of another thread
+                return y
+            if not gated:
+                return rounded(y, epsilon, 1.0)
+            return rounded(y, epsilon, tf.abs(args[0] if args else kwargs["features"]))
+
+        return called
+
+    layers = list({id(layer): layer for layer in model._flatten_layers()}.values())
+    gates = [
+        (module, name, of_gate(vars(module)[name], gated=name in GATED))
+        for module in (tf, tf.math, tf.nn)
+        for name in (*GATES, *GATED)
+        if name in vars(module)
+    ]
+    calls = [(layer, call_of(layer)) for layer in layers]
+    rounding = [(layer, name, of_layer(getattr(layer, name))) for layer, name in calls]
+    with replaced_methods(rounding + gates):
+        yield
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, tf.Tensor) and value.dtype.is_floating

@@ -1,0 +1,1 @@
+"""The inputs that a file and its model are compared on."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, the memory they may take, where they compute, and how long."""

@@ -1,0 +1,151 @@
+"""An ONNX file in ONNX Runtime: a function from the arrays of a batch to those of its outputs.
+
+Both in the order of the names that are asked for. Inputs and outputs that a file keeps with the
+channels second are transposed on the way; the file's metadata names them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from ..errors import ExportError, one_line
+from ..files.metadata import channels_second
+from .arena import give_memory_back, share_bounded_arena
+from .providers import CPU
+
+__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position"]
+
+LEVELS = (
+    onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+)
+
+Samples = list[np.ndarray]  # one array for each input or output
+
+Run = Callable[[Samples], Samples]
+
+
+class OnnxRuntime:
+    """A file, opened in ONNX Runtime; in one thread, so that sums are the same run after run.
+
+    Args:
+        source: The file, or its content.
+        level: ONNX Runtime's level of graph optimisation.
+        provider: The execution provider; what it cannot do, the CPU does.
+        folder: Where the weights of a content are that it keeps in other files.
+        threads: How many to run in; more than one is faster, and no longer the same every time.
+
+    Attributes:
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
+
+    Raises:
+        ExportError: If it cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        source: Path | bytes,
+        level: Any,
+        provider: str = CPU,
+        *,
+        folder: Path | None = None,
+        threads: int = 1,
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4
+        share_bounded_arena(options)
+        if folder is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(folder)
+            )
+        providers = list(dict.fromkeys([provider, CPU]))
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=providers)
+        except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
+            name = "a graph" if isinstance(source, bytes) else repr(str(source))
+            advice = ""
+            if "NOT_IMPLEMENTED" in str(e):  # such as a Conv in float64
+                advice = ". It lacks that operator in that dtype: build the model in float32"
+            raise ExportError(
+                "check: MODEL.onnx must be a file that ONNX Runtime loads. "
+                f"Received: {name}: {one_line(e)}{advice}"
+            ) from e
+        self.inputs = [str(value.name) for value in self._session.get_inputs()]
+        self.outputs = [str(value.name) for value in self._session.get_outputs()]
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._inputs_second, self._outputs_second = channels_second(metadata)
+
+    def require_interface(self, inputs: list[str], outputs: list[str]) -> None:
+        """Raise `ExportError` unless the file has as many inputs and outputs, of any name."""
+        for what, wanted, found in (
+            ("inputs", inputs, self.inputs),
+            ("outputs", outputs, self.outputs),
+        ):
+            if len(found) != len(wanted):
+                raise ExportError(
+                    f"check: the {what} of MODEL.onnx must be those of the Keras model, {wanted}. "
+                    f"Received: {found}. Is it an export of another model?"
+                )
+
+    def runner(self, inputs: list[str], outputs: list[str]) -> Run:
+        """Return a function that runs it.
+
+        Args:
+            inputs: Names of the inputs, in the order of the arrays to come; see `by_position`.
+            outputs: Names of what is wanted, likewise.
+        """
+        inputs, outputs = by_position(inputs, self.inputs), by_position(outputs, self.outputs)
+
+        def run(batch: Samples) -> Samples:
+            moved = [
+                np.ascontiguousarray(np.moveaxis(array, -1, 1))
+                if name in self._inputs_second
+                else array
+                for name, array in zip(inputs, batch, strict=True)
+            ]
+            try:
+                feed = dict(zip(inputs, moved, strict=True))
+                results = self._session.run(outputs, feed, give_memory_back())
+            except Exception as e:
+                raise ExportError(
+                    "check: MODEL.onnx must accept the inputs of the Keras model. "
+                    f"Received: {one_line(e)}"
+                ) from e
+            for name, result in zip(outputs, results, strict=True):
+                if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiub":
+                    raise ExportError(
+                        "check: the outputs of MODEL.onnx must be tensors of numbers. "
+                        f"Received: {name!r}, of {type(result).__name__} with "
+                        f"{getattr(result, 'dtype', 'no dtype')}. Is it an export of another model?"
+                    )
+            return [
+                np.moveaxis(result, 1, -1) if name in self._outputs_second else result
+                for name, result in zip(outputs, results, strict=True)
+            ]
+
+        return run
+
+
+def by_position(names: list[str], found: list[str]) -> list[str]:
+    """Return what a file calls the inputs or outputs of a model.
+
+    Other exporters have names of their own: Keras calls outputs `output_0` or `Identity:0`. Where
+    one is missing, all stand for each other in order: numbered names, as Keras gives to what has
+    none, may return one further on, for another tensor.
+
+    Args:
+        names: Names in the model.
+        found: Names in the file, no fewer.
+
+    >>> by_position(["image", "mask"], ["mask", "image"])
+    ['image', 'mask']
+    >>> by_position(["dense_1", "dense_2"], ["dense", "dense_1"])
+    ['dense', 'dense_1']
+    """
+    return names if set(names) <= set(found) else found[: len(names)]

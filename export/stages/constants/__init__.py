@@ -1,0 +1,1 @@
+"""Nodes that depend on weights alone become weights."""

@@ -1,0 +1,1 @@
+"""The laws of affine maps, without any graph."""

@@ -1,0 +1,170 @@
+"""What a fold did, as plain data: one row for each affine operator that was found."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from .reason import Reason
+
+__all__ = ["Fold", "FoldReport", "Refusal"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """An affine operator that is gone.
+
+    Attributes:
+        node: Name of the node that was removed.
+        operator: Its ONNX operator, such as "BatchNormalization".
+        layer: Path of the Keras layer whose weights it used; None if unknown.
+        how: "backward" into what comes before it, "forward" into what comes behind it, or "both":
+            one part each way.
+        into: Names of the nodes that absorbed it; empty if it did nothing.
+        through: Names of the nodes that it passed on the way.
+        operations: Estimate of the additions and multiplications saved in each run, counting an
+            unknown size as 1.
+        bytes: Likewise of the memory traffic saved: its output written, and its input read.
+    """
+
+    node: str
+    operator: str
+    layer: str | None
+    how: str
+    into: tuple[str, ...]
+    through: tuple[str, ...] = ()
+    operations: int = 0
+    bytes: int = 0
+
+    @property
+    def target(self) -> str:
+        """The nodes that absorbed it, and those in between, in words."""
+        through = f" through {', '.join(self.through)}" if self.through else ""
+        return (", ".join(self.into) or "nothing") + through
+
+    def __str__(self) -> str:
+        return f"{self.operator} {self.layer or self.node}: {self.how} into {self.target}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """An affine operator that stays.
+
+    Attributes:
+        node: Name of the node.
+        operator: Its ONNX operator.
+        layer: Path of the Keras layer whose weights it uses; None if unknown.
+        reason: Why it stays: why it does not fold backward, if both ways were tried.
+        detail: What was found in its way, for a person to read.
+        forward_reason: Why it does not fold forward; None if that was not tried.
+        forward_detail: What was found there.
+        both_reason: Why it does not go one part each way; None if that was not tried.
+        both_detail: What was found there.
+    """
+
+    node: str
+    operator: str
+    layer: str | None
+    reason: Reason
+    detail: str
+    forward_reason: Reason | None = None
+    forward_detail: str = ""
+    both_reason: Reason | None = None
+    both_detail: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reasons, in words."""
+        text = f"{self.reason} ({self.detail})"
+        if self.forward_reason is not None:
+            text += f"; behind it, {self.forward_reason} ({self.forward_detail})"
+        if self.both_reason is not None:
+            text += f"; one part each way, {self.both_reason} ({self.both_detail})"
+        return text
+
+    def __str__(self) -> str:
+        return f"{self.operator} {self.layer or self.node}: {self.why}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldReport:
+    """One row for each affine operator found.
+
+    Attributes:
+        folds: Those that are gone.
+        refusals: Those that stay, and why.
+    """
+
+    folds: tuple[Fold, ...]
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def operations(self) -> int:
+        """Estimate of the additions and multiplications saved in each run."""
+        return sum(row.operations for row in self.folds)
+
+    @property
+    def bytes(self) -> int:
+        """Estimate of the bytes of memory traffic saved in each run."""
+        return sum(row.bytes for row in self.folds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data, with the totals."""
+        totals = {"operations": self.operations, "bytes": self.bytes}
+        return {**dataclasses.asdict(self), **totals}
+
+    def table(self) -> str:
+        """Return the report as text in columns: a row for each affine operator, then the totals."""
+        heads = ("operator", "layer or node", "folded", "into, or why not")
+        folds = [(row.operator, row.layer or row.node, row.how, row.target) for row in self.folds]
+        left = [(row.operator, row.layer or row.node, "left", row.why) for row in self.refusals]
+        rows = [heads, *folds, *left] if folds or left else []
+        return "\n".join([*_aligned(rows), self.totals()])
+
+    def totals(self) -> str:
+        """Return one line with the numbers of operators, and what a run saves."""
+        return (
+            f"{len(self.folds)} folded, {len(self.refusals)} left; for one sample this saves about "
+            f"{_in_units(self.operations, 'operations')} "
+            f"and {_in_units(self.bytes, 'B')} of memory traffic"
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.folds)} affine operators folded, {len(self.refusals)} left"]
+        alike: dict[tuple[object, ...], list[Refusal]] = {}
+        for row in self.refusals:
+            key = (row.operator, row.reason, row.forward_reason, row.both_reason)
+            alike.setdefault(key, []).append(row)
+        for first, *others in alike.values():
+            more = f"; and {len(others)} more like it" if others else ""
+            lines.append(_printable(f"  {first}{more}"))
+        return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pad the columns to one width each."""
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _printable(text: str) -> str:
+    """Keep a name from a stranger's file on its line."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _in_units(number: int, unit: str) -> str:
+    """Write a number with a prefix of a thousand each, three digits.
+
+    >>> _in_units(950, "B"), _in_units(999_999, "B"), _in_units(12_300_000, "operations")
+    ('950 B', '1.00 MB', '12.3 M operations')
+    """
+    gap = "" if len(unit) == 1 else " "
+    scaled, prefixes = float(number), iter("KMGTP")
+    prefix = ""
+    while round(scaled, 2) >= 999.5 and (following := next(prefixes, "")):
+        scaled, prefix = scaled / 1000, following
+    digits = 0 if not prefix or scaled >= 99.95 else 1 if scaled >= 9.995 else 2
+    return f"{scaled:.{digits}f} {prefix}{gap if prefix else ''}{unit}"

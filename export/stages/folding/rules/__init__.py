@@ -1,0 +1,1 @@
+"""How each operator lets an affine map through; `table.py` says which is whose."""

@@ -1,0 +1,95 @@
+"""Graphs that ONNX Runtime changes or refuses -> the same graphs in words that it takes right.
+
+    Pad(0) -> MaxPool, AveragePool       its optimiser, 1.20 to 1.31, makes the Pad the pool's own
+                                         padding, which is minus infinity (and is not counted in
+                                         1.20); it loads no file where that exceeds the kernel
+    pools with auto_pad SAME and a       its kernels, 1.24 to 1.32, compute a negative padding:
+    kernel smaller than the stride       wrong numbers, or a refusal at run time
+
+Its optimiser moves Transposes out of the way first, so a Pad counts as standing before a pool when
+only such operators are between them. The rewrite is matched only where `auto_pad` is NOTSET, so a
+pool without padding says VALID, which means the same. Where the pool pads too, the Pad gets its
+`axes` as an input (opset 18), or fills with -0.0; neither is matched. The second trap is avoided by
+explicit pads where they are the same in every run.
+
+Nothing is done for what `simplify` removes anyway: a Transpose that keeps the order, in front of
+Gemm, was taken for one that swaps the axes up to 1.28.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from ...graph.exact import FLOATS, is_constant
+from .editor import Editor
+from .shapes.windows import window_extents, window_padding
+
+__all__ = ["avoid_runtime_traps"]
+
+POOLS = ("AveragePool", "MaxPool")
+PASSING = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def avoid_runtime_traps(editor: Editor) -> bool:
+    """Rewrite what ONNX Runtime would get wrong; the number of nodes stays as it is."""
+    changed = False
+    for pool in editor.nodes(*POOLS):
+        changed |= _resolve_same_padding(editor, pool)
+        pad = _pad_above(editor, pool)
+        if pad is not None and pool.attributes.get_string("auto_pad", "NOTSET") == "NOTSET":
+            changed |= _keep_apart(editor, pad, pool)
+    return changed
+
+
+def _pad_above(editor: Editor, pool: ir.Node) -> ir.Node | None:
+    source = pool.inputs[0]
+    while (between := editor.producer(source, *PASSING)) is not None:
+        source = between.inputs[0]
+    return editor.producer(source, "Pad")
+
+
+def _resolve_same_padding(editor: Editor, pool: ir.Node) -> bool:
+    auto_pad = pool.attributes.get_string("auto_pad", "NOTSET")
+    extents, pads = window_extents(editor.known, pool), window_padding(editor.known, pool)
+    if not auto_pad.startswith("SAME") or extents is None or pads is None:
+        return False
+    strides = pool.attributes.get_ints("strides", (1,) * len(extents))
+    if all(extent >= stride for extent, stride in zip(extents, strides, strict=True)):
+        return False
+    pool.attributes.pop("auto_pad")
+    pool.attributes["pads"] = ir.AttrInt64s("pads", pads)
+    return True
+
+
+def _keep_apart(editor: Editor, pad: ir.Node, pool: ir.Node) -> bool:
+    """Write a Pad and the pool behind it so that they are not taken for one."""
+    if pad.attributes.get_string("mode", "constant") != "constant" or not _fills_zeros(pad):
+        return False
+    pads = pool.attributes.get_ints("pads", ())
+    if not any(pads) and not pool.attributes.get_int("ceil_mode", 0):
+        pool.attributes.pop("pads", None)
+        pool.attributes["auto_pad"] = ir.AttrString("auto_pad", "VALID")
+        return True
+    if len(pad.inputs) > 3 and pad.inputs[3] is not None:
+        return False
+    shape = editor.known.shape(pad.inputs[0])
+    if editor.opset >= 18 and shape is not None:
+        pad.resize_inputs(4)
+        pad.replace_input_with(3, editor.integers(f"{pad.outputs[0].name}/axes", range(len(shape))))
+        return True
+    dtype = pad.outputs[0].dtype
+    if dtype is None or dtype not in FLOATS | {ir.DataType.DOUBLE}:
+        return False
+    minus_zero = ir.Tensor(np.array(-0.0, dtype.numpy()), dtype=dtype)
+    if len(pad.inputs) < 3:
+        pad.resize_inputs(3)
+    pad.replace_input_with(2, editor.constant(f"{pad.outputs[0].name}/fill", minus_zero))
+    return True
+
+
+def _fills_zeros(pad: ir.Node) -> bool:
+    """Say whether a Pad's fill is zero to the bit; -0.0 is what this file writes."""
+    fill = pad.inputs[2] if len(pad.inputs) > 2 else None
+    if fill is None:
+        return True
+    tensor = fill.const_value if is_constant(fill) else None
+    return tensor is not None and not any(tensor.tobytes())

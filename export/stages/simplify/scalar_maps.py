@@ -1,0 +1,131 @@
+"""Nodes that map each element of a float32 tensor by numbers.
+
+    Add, Sub, Mul, Div, Neg        y = factor * x + offset
+    Clip, Max, Min, Relu           y = clip(x, low, high)
+
+A number is a finite constant of one element that does not add an axis to x. Any other operand, such
+as one number for each channel, makes it no such node.
+"""
+
+import math
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from ...graph.exact import exact, is_constant
+from ...graph.operators import is_standard
+from .editor import Editor
+
+__all__ = ["CLAMPS", "ScalarMap", "ScalarMaps"]
+
+INFINITY = float("inf")
+CLAMPS = ("Clip", "Max", "Min", "Relu")
+OPERATORS = frozenset({*CLAMPS, "Add", "Div", "Mul", "Neg", "Sub"})
+
+
+class ScalarMap(NamedTuple):
+    """What one node makes of each element: factor * x + offset, or clip(x, low, high)."""
+
+    node: ir.Node
+    x: ir.Value
+    factor: float = 1.0
+    offset: float = 0.0
+    low: float = -INFINITY
+    high: float = INFINITY
+
+    @property
+    def is_clamp(self) -> bool:
+        """Whether it is a clamp rather than an affine map."""
+        return self.node.op_type in CLAMPS
+
+
+class ScalarMaps:
+    """Finds such nodes in a graph, and their neighbours where nobody else reads what is between."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._numbers: dict[ir.Value, float | None] = {}
+
+    def of(self, node: ir.Node | None) -> ScalarMap | None:
+        """Return what a node makes of each element, or None if it is no such node."""
+        if node is None or node.op_type not in OPERATORS or not is_standard(node):
+            return None
+        numbers = [self._number(value) for value in node.inputs]
+        varying = [
+            value
+            for value, number in zip(node.inputs, numbers, strict=True)
+            if value is not None and number is None
+        ]
+        if len(varying) != 1 or node.graph is not self._editor.graph:
+            return None
+        x = varying[0]
+        if any(value.dtype is not ir.DataType.FLOAT for value in (x, node.outputs[0])):
+            return None
+        return _read(node, x, numbers) if self._keeps_shape(node, x) else None
+
+    def above(self, value: ir.Value) -> ScalarMap | None:
+        """Return the map that makes a value, if one node alone reads that."""
+        return self.of(value.producer()) if self._editor.is_read_once(value) else None
+
+    def below(self, node: ir.Node) -> ScalarMap | None:
+        """Return the map that alone reads a node's output."""
+        return self.of(self.only_reader(node))
+
+    def only_reader(self, node: ir.Node) -> ir.Node | None:
+        """Return the node that alone reads the output of another."""
+        output = node.outputs[0]
+        return next(iter(output.uses())).node if self._editor.is_read_once(output) else None
+
+    def _number(self, value: ir.Value | None) -> float | None:
+        if value is None or not is_constant(value):
+            return None
+        if value not in self._numbers:
+            self._numbers[value] = _finite_number(value)
+        return self._numbers[value]
+
+    def _keeps_shape(self, node: ir.Node, x: ir.Value) -> bool:
+        """Say whether the numbers of a node have no more axes than x."""
+        shape = self._editor.known.shape(x)
+        rank = 0 if shape is None else len(shape)
+        numbers = (v.const_value for v in node.inputs if v is not None and v is not x)
+        return all(number is not None and len(number.shape) <= rank for number in numbers)
+
+
+def _finite_number(value: ir.Value) -> float | None:
+    tensor = value.const_value
+    if tensor is None or tensor.dtype is not ir.DataType.FLOAT or tensor.size != 1:
+        return None
+    number = float(exact(value).item())
+    return number if math.isfinite(number) else None
+
+
+def _read(node: ir.Node, x: ir.Value, numbers: list[float | None]) -> ScalarMap | None:
+    leads = node.inputs[0] is x
+    if node.op_type == "Clip":
+        low, high = [*numbers[1:], None, None][:2]
+        low, high = -INFINITY if low is None else low, INFINITY if high is None else high
+        return ScalarMap(node, x, low=low, high=high) if leads else None
+    if node.op_type == "Relu":
+        return ScalarMap(node, x, low=0.0)
+    if node.op_type == "Neg":
+        return ScalarMap(node, x, factor=-1.0)
+    number = numbers[leads] if len(numbers) == 2 else None
+    return None if number is None else _by_number(node, x, number, leads=leads)
+
+
+def _by_number(node: ir.Node, x: ir.Value, number: float, *, leads: bool) -> ScalarMap | None:
+    match node.op_type:
+        case "Add":
+            return ScalarMap(node, x, offset=number)
+        case "Sub":
+            offset = -number if leads else number
+            return ScalarMap(node, x, factor=1.0 if leads else -1.0, offset=offset)
+        case "Max":
+            return ScalarMap(node, x, low=number)
+        case "Min":
+            return ScalarMap(node, x, high=number)
+        case "Mul" if number:
+            return ScalarMap(node, x, factor=number)
+        case "Div" if number and leads:
+            return ScalarMap(node, x, factor=1.0 / number)
+    return None

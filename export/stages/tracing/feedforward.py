@@ -1,0 +1,183 @@
+"""Keras's batch norm, Dense, Embedding, PReLU, UpSampling and TimeDistributed in ONNX's own terms.
+
+    BatchNormalization        BatchNormalization, with the channels moved to axis 1 and back
+    Dense on rank > 2         MatMul, which TensorFlow wraps in two computed Reshapes
+    Embedding                 Gather, which counts negative indices from the end as Keras does
+    PReLU                     PRelu, which TensorFlow writes in five operators
+    UpSampling                Resize by whole factors, which TensorFlow writes as Tiles where it is
+                              nearest, and Keras cannot trace where it is bilinear and the size is
+                              unknown; other interpolations stay
+    TimeDistributed(layer)    layer on (N * T, ...), which TensorFlow unrolls, or loops over
+
+The last holds where the layer treats each sample by itself: for Keras's own layers and models of
+them, without a mask. Anything else stays as TensorFlow writes it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_bn.layer import BatchNormalization
+
+from .conversions import place_operator
+
+__all__ = ["feedforward_method"]
+
+# Layers of Keras that do not treat each sample by itself, or run code that is not Keras's.
+NOT_BY_SAMPLE = (
+    keras.layers.Lambda,
+    keras.layers.Masking,
+    keras.layers.RNN,
+    keras.layers.UnitNormalization,
+)
+
+# Attributes of Resize for each interpolation of an UpSampling layer.
+UP_SAMPLING: dict[str, dict[str, Any]] = {
+    "nearest": {
+        "mode": "nearest",
+        "nearest_mode": "floor",
+        "coordinate_transformation_mode": "asymmetric",
+    },
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+}
+
+
+def feedforward_method(layer: Any) -> tuple[str, Callable[..., Any]] | None:
+    """Return the method of a layer to replace and by what; None if the layer is none of these."""
+    writers = {
+        keras.layers.BatchNormalization.call: _batch_norm,
+        BatchNormalization.call: _batch_norm,
+        keras.layers.Dense.call: _dense,
+        keras.layers.Embedding.call: _embedding,
+        keras.layers.PReLU.call: _prelu,
+        keras.layers.TimeDistributed.call: _time_distributed,
+        keras.layers.UpSampling1D.call: _up_sampling,
+        keras.layers.UpSampling2D.call: _up_sampling,
+        keras.layers.UpSampling3D.call: _up_sampling,
+    }
+    write = writers.get(getattr(type(layer), "call", None))
+    if write is None or "call" in vars(layer):
+        return None
+    return "call", lambda *args, **kwargs: write(layer, *args, **kwargs)
+
+
+def _channels_second(rank: int, axis: int) -> list[int]:
+    """Return the permutation that moves an axis to position 1."""
+    return [0, axis, *(a for a in range(1, rank) if a != axis)]
+
+
+def _batch_norm(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+    """Return ONNX's BatchNormalization of the inputs, in the layer's compute dtype."""
+    rank, dtype = inputs.shape.rank, keras.backend.result_type(inputs.dtype, "float32")
+    if rank is None or layer.axis % rank == 0:
+        return None
+    x = ops.cast(inputs, dtype)
+    channels = layer.moving_mean.shape
+    parameters = (
+        layer.gamma if layer.scale else tf.ones(channels),
+        layer.beta if layer.center else tf.zeros(channels),
+        layer.moving_mean,
+        layer.moving_variance,
+    )
+    (y,) = place_operator(
+        "BatchNormalization",
+        [x, *(ops.cast(p, dtype) for p in parameters)],
+        [x.shape],
+        {"epsilon": float(layer.epsilon)},
+        _channels_second(rank, layer.axis % rank),
+    )
+    return ops.cast(y, layer.compute_dtype)
+
+
+def _dense(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+    x = tf.convert_to_tensor(inputs)
+    if x.shape.rank in (None, 2) or getattr(layer, "quantization_mode", None) is not None:
+        return None
+    kernel = tf.convert_to_tensor(layer.kernel)
+    if x.dtype != kernel.dtype:
+        return None
+    (y,) = place_operator("MatMul", [x, kernel], [(*x.shape[:-1], layer.units)], {})
+    y = y if layer.bias is None else ops.add(y, layer.bias)
+    return y if layer.activation is None else layer.activation(y)
+
+
+def _embedding(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+    if getattr(layer, "quantization_mode", None) is not None:
+        return None
+    indices = inputs if inputs.dtype in (tf.int32, tf.int64) else tf.cast(inputs, tf.int32)
+    table = tf.convert_to_tensor(layer.embeddings)
+    shape = (*indices.shape, layer.output_dim)
+    (y,) = place_operator("Gather", [table, indices], [shape], {"axis": 0})
+    return ops.cast(y, layer.compute_dtype)
+
+
+def _prelu(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+    x, slope = tf.convert_to_tensor(inputs), tf.convert_to_tensor(layer.alpha)
+    if x.dtype != slope.dtype or x.dtype == tf.float64:  # no kernel in ONNX Runtime on a CPU
+        return None
+    (y,) = place_operator("PRelu", [x, slope], [x.shape], {})
+    return y
+
+
+def _up_sampling(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+    attributes = UP_SAMPLING.get(getattr(layer, "interpolation", "nearest"))
+    if attributes is None:
+        return None
+    x = tf.convert_to_tensor(inputs)
+    first = getattr(layer, "data_format", "channels_last") == "channels_first"
+    order = _channels_second(x.shape.rank, 1 if first else x.shape.rank - 1)
+    factors = [1, 1, *keras.tree.flatten(layer.size)]
+    shape = [
+        None if size is None else size * factors[order.index(axis)]
+        for axis, size in enumerate(x.shape)
+    ]
+    scales = tf.constant(factors, tf.float32)
+    (y,) = place_operator("Resize", [x, None, scales], [shape], attributes, order)
+    return y
+
+
+def _time_distributed(
+    layer: Any, inputs: Any, training: Any = None, mask: Any = None, **_: Any
+) -> Any:
+    del training
+    inner, x = layer.layer, tf.convert_to_tensor(inputs)
+    if mask is not None or not _is_by_sample(inner) or x.shape.rank is None:
+        return None
+    time = x.shape[1] if x.shape[1] is not None else tf.shape(x)[1]
+    y = inner.call(_merged(x, x.shape[2:], [-1]), **_inference(inner))
+    lead = [-1, time] if isinstance(time, int) else [tf.shape(x)[0], time]
+    merged = _merged(y, y.shape[1:], lead)
+    merged.set_shape([*x.shape[:2], *y.shape[1:]])
+    return merged
+
+
+def _merged(x: Any, rest: Any, lead: list[Any]) -> Any:
+    """Reshape to the leading sizes given and the last sizes that `x` has."""
+    known = rest.as_list()
+    if None not in known:
+        return tf.reshape(x, [*lead, *known])
+    sizes = tf.shape(x)[x.shape.rank - len(known) :]
+    y = tf.reshape(x, tf.concat([tf.stack(lead), sizes], 0))
+    y.set_shape([*[None] * len(lead), *known])
+    return y
+
+
+def _inference(layer: Any) -> dict[str, Any]:
+    return {"training": False} if layer._call_has_training_arg else {}
+
+
+def _is_by_sample(layer: Any) -> bool:
+    """Say whether a layer is known to treat each sample of a batch by itself in inference."""
+    own = (keras.Sequential, keras.src.models.functional.Functional, BatchNormalization)
+    return all(
+        (type(part) in own or type(part).__module__.startswith("keras.src.layers."))
+        and (not isinstance(part, NOT_BY_SAMPLE) or _is_plain_recurrent(part))
+        for part in layer._flatten_layers()
+    )
+
+
+def _is_plain_recurrent(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.RNN) and not layer.stateful

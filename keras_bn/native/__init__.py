@@ -1,0 +1,1 @@
+"""The layer's own kernel for CPUs, in C++: two passes forward, two backward. See kernel.h."""

@@ -1,0 +1,1 @@
+"""The statistics of batch norms: estimated anew, watched, compared and explained."""

@@ -1,0 +1,208 @@
+"""`keras-bn fold`, in this process where that will do."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from typer.testing import CliRunner
+
+from keras_bn.export import ExportError
+from keras_bn.export.commands.cli import app
+from keras_bn.export.files import onnx_file as saving
+from tests.export.foreign.test_foreign import with_sparse_initializer
+from tests.export.foreign.test_weight_files import save
+from tests.export.foreign_graphs import TORCH, conv_bn, foreign, outputs, serialised
+from tests.tolerances import assert_close
+
+
+def fold(*words):
+    """Run the command; return what it prints. What it raises `cli.run` turns into one line."""
+    done = CliRunner().invoke(app, ["fold", *map(str, words)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0
+    return done.stdout
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "in.onnx"
+    onnx.save(foreign(TORCH), path)
+    return path
+
+
+@pytest.fixture
+def x(rng):
+    return rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+
+
+def run(path, x):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def test_writes_a_valid_file_and_prints_a_table(path, tmp_path, x):
+    before, out = path.read_bytes(), tmp_path / "out.onnx"
+    lines = fold(path, out).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["operator", "BatchNormalization", "Mul"]
+    assert lines[-2].startswith("2 folded, 0 left")
+    sizes = f"{out.stat().st_size:,} bytes, {path.stat().st_size:,} before"
+    assert lines[-1] == f"{out}: {sizes}"
+    onnx.checker.check_model(out, full_check=True)
+    assert_close(run(out, x), outputs(onnx.load(path), x=x)[0])
+    assert path.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [path, out]
+
+
+def test_json(path, tmp_path):
+    out = tmp_path / "out.onnx"
+    content = json.loads(fold(path, out, "--json"))
+    assert content["path"] == str(path)
+    assert content["out"] == str(out)
+    assert content["size"] == path.stat().st_size
+    assert content["out_size"] == out.stat().st_size
+    assert [row["operator"] for row in content["folds"]] == ["BatchNormalization", "Mul"]
+    assert content["refusals"] == []
+
+
+@pytest.mark.parametrize("words", [(), ("out.onnx",)])
+def test_dry_run_writes_nothing(path, tmp_path, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fold(path, *words, "--dry-run").endswith("nothing was written\n")
+    content = json.loads(fold(path, *words, "--dry-run", "--json"))
+    assert (content["out"], content["out_size"], len(content["folds"])) == (None, None, 2)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_model_in_which_nothing_folds_is_copied(path, tmp_path):
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    fold(path, first)
+    assert "a copy, nothing was folded" in fold(first, second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_model_that_onnx_ir_cannot_hold_is_copied(tmp_path):
+    proto = conv_bn()
+    with_sparse_initializer(proto)
+    path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    path.write_bytes(serialised(proto))
+    printed = fold(path, out)
+    assert "the model holds sparse tensors" in printed
+    assert out.read_bytes() == path.read_bytes()
+
+
+def with_large_weight():
+    """Return a model whose batch norm folds, and which has a weight that does not change."""
+    proto = conv_bn()
+    kept = onnx.numpy_helper.from_array(np.linspace(0, 1, 1000, dtype=np.float32), "kept")
+    proto.graph.initializer.append(kept)
+    proto.graph.node.add(op_type="Exp", input=["kept"], output=["z"])
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, [1000]))
+    return proto
+
+
+def without_folds():
+    text = "g (float[2,3,8,8] x) => (float[2,3,8,8] y) { r = Relu(x) y = Pow(r, k) }"
+    return foreign(text, weights={"k": (2, 3, 8, 8)})
+
+
+@pytest.mark.parametrize("build", [with_large_weight, without_folds])
+def test_weights_in_a_file_stay_in_one(tmp_path, build, x):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    path, out = save(build(), inner), tmp_path / "out.onnx"
+    expected = outputs(onnx.load(path), x=x)
+    fold(path, out)
+    onnx.checker.check_model(out, full_check=True)
+    (inner / "weights.bin").unlink()
+    tensors = {t.name: t for t in onnx.load(out, load_external_data=False).graph.initializer}
+    large = tensors["kept" if "kept" in tensors else "k"]
+    assert (tmp_path / large.external_data[0].value).is_file()
+    for actual, truth in zip(outputs(onnx.load(out), x=x), expected, strict=True):
+        assert_close(actual, truth, 1e-6)
+
+
+def test_weights_that_do_not_fit_one_file_go_to_another(path, tmp_path, monkeypatch, x):
+    out, expected = tmp_path / "out.onnx", run(path, x)
+    proto = onnx.load(path)
+    big = onnx.numpy_helper.from_array(np.zeros((5, 100), np.float32), "big")
+    proto.graph.initializer.append(big)
+    proto.graph.node.add(op_type="MatMul", input=["y", "big"], output=["z"])
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, ["batch", 100]))
+    onnx.save(proto, path)
+    monkeypatch.setattr(saving, "LARGEST_FILE", saving.FOR_METADATA + 1000)
+    fold(path, out)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert_close(run(out, x), expected)
+
+
+def test_input_is_never_overwritten(path, tmp_path):
+    (tmp_path / "link.onnx").symlink_to(path)
+    before = path.read_bytes()
+    for out in (path, tmp_path / "link.onnx"):
+        with pytest.raises(ExportError, match=r"OUT\.onnx must be another file than IN\.onnx"):
+            fold(path, out)
+    assert path.read_bytes() == before
+
+
+def test_out_is_needed(path):
+    with pytest.raises(ExportError, match=r"OUT\.onnx must be given\. Received: none\."):
+        fold(path)
+
+
+@pytest.mark.parametrize("target", ["no/out.onnx", "in.onnx/out.onnx", "."])
+def test_unwritable_target(path, tmp_path, target):
+    with pytest.raises(ExportError, match=r"existing, writable folder|another file"):
+        fold(path, tmp_path / target)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff" * 50], ids=["missing", "empty", "garbage"])
+def test_broken_input_leaves_the_target(tmp_path, content):
+    path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    out.write_text("old")
+    with pytest.raises(ExportError, match=r"in\.onnx"):
+        fold(path, out)
+    assert out.read_text() == "old"
+    assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+def test_model_that_the_checker_refuses_is_not_copied(tmp_path):
+    path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    proto = foreign("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    proto.graph.node[0].op_type = "NoSuchOperator"
+    path.write_bytes(serialised(proto))
+    with pytest.raises(ExportError, match=r"Received: '.*in\.onnx': .*NoSuchOperator"):
+        fold(path, out)
+    assert not out.exists()
+
+
+def test_command_needs_no_tensorflow_and_tells_a_mistake_in_one_line(path, tmp_path):
+    code = (
+        "import sys; sys.argv = ['keras-bn', 'fold', *sys.argv[1:]]\n"
+        "from keras_bn.export.__main__ import main\n"
+        "try: main()\n"
+        "finally: print(*(p for p in ('tensorflow', 'keras', 'tf2onnx') if p in sys.modules))"
+    )
+    done, failed = (
+        subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+        )
+        for words in ((path, tmp_path / "out.onnx"), (tmp_path / "no.onnx", "--dry-run"))
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == ""
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1
+    assert failed.stderr.startswith("keras-bn: IN.onnx must be a readable file. Received: ")
+
+
+def test_quiet_writes_the_file_and_no_word(path, tmp_path):
+    assert fold(path, tmp_path / "out.onnx", "--quiet") == ""
+    assert (tmp_path / "out.onnx").exists()
+    assert json.loads(fold(path, "--dry-run", "--json", "--quiet"))["path"] == str(path)

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from keras_bn.export import Fold, FoldReport, Reason, Refusal
+from keras_bn.export.stages.folding.savings import saved_by
+from tests.export.graphs import graph
+
+REPORT = FoldReport(
+    (
+        Fold("bn1", "BatchNormalization", "conv/bn", "backward", ("conv",), (), 2_000_000, 8_000),
+        Fold("mul", "Mul", None, "both", ("a", "b"), ("pool", "cut"), 500_000, 1_200_000),
+        Fold("add", "Add", None, "forward", ()),
+    ),
+    (
+        Refusal("bn2", "BatchNormalization", None, Reason.NOT_LINEAR, "Relu r"),
+        Refusal(
+            "n\n\x1b[2J", "Sub", None, Reason.SHIFT, "Gelu g", Reason.ZERO_PADDING, "Conv second"
+        ),
+    ),
+)
+
+
+def test_table_has_a_row_for_each_operator_and_the_totals():
+    lines = REPORT.table().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "operator", "BatchNormalization", "Mul", "Add", "BatchNormalization", "Sub", "3",
+    ]  # fmt: skip
+    assert lines[-1] == (
+        "3 folded, 2 left; for one sample this saves about 2.50 M operations and 1.21 MB of "
+        "memory traffic"
+    )
+
+
+def test_table_is_aligned():
+    *rows, _ = REPORT.table().splitlines()
+    heads = rows[0]
+    places = [heads.index(word) for word in ("layer", "folded", "into,")]
+    columns = [slice(*ends) for ends in zip(places, [*places[1:], None], strict=True)]
+    cells = [[row[column].strip() for column in columns] for row in rows[1:]]
+    assert cells[0] == ["conv/bn", "backward", "conv"]
+    assert cells[1] == ["mul", "both", "a, b through pool, cut"]
+    assert cells[2] == ["add", "forward", "nothing"]
+    assert cells[3] == ["bn2", "left", f"{Reason.NOT_LINEAR} (Relu r)"]
+    reasons = f"{Reason.SHIFT} (Gelu g); behind it, {Reason.ZERO_PADDING} (Conv second)"
+    assert cells[4] == ["n??[2J", "left", reasons]
+    assert all(row == row.rstrip() for row in rows)
+
+
+def test_table_of_nothing_is_the_totals_alone():
+    table = FoldReport((), ()).table()
+    assert table.startswith("0 folded, 0 left; ")
+    assert "\n" not in table
+
+
+def test_short_form_lists_what_is_left():
+    lines = str(REPORT).splitlines()
+    assert lines[0] == "3 affine operators folded, 2 left"
+    assert lines[1] == "  BatchNormalization bn2: a nonlinear operator is in the way (Relu r)"
+    assert str(REPORT.folds[1]) == "Mul mul: both into a, b through pool, cut"
+
+
+def test_short_form_tells_one_of_those_that_are_alike():
+    report = FoldReport((), (*REPORT.refusals, *REPORT.refusals[:1] * 2))
+    first, second = str(report).splitlines()[1:]
+    assert first == f"  {REPORT.refusals[0]}; and 2 more like it"
+    assert "n??[2J: " in second
+
+
+def test_report_is_json():
+    content = json.loads(json.dumps(REPORT.to_dict()))
+    assert (content["operations"], content["bytes"]) == (2_500_000, 1_208_000)
+    assert content["refusals"][0]["reason"] == Reason.NOT_LINEAR
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("g (float[2,3] x, float[3] k) => (float[2,3] y) { y = Mul(x, k) }", (6, 48)),
+        ("g (float[N,3] x, float[3] k) => (float[N,3] y) { y = Add(x, k) }", (3, 24)),
+        ("g (float16[5] x, float16[1] k) => (float16[5] y) { y = Sub(x, k) }", (5, 20)),
+        (
+            "g (double[2,3,4] x, double[3] k) => (double[2,3,4] y)"
+            "{ y = BatchNormalization(x, k, k, k, k) }",
+            (48, 384),
+        ),
+    ],
+    ids=["Mul", "dynamic batch", "float16", "BatchNormalization"],
+)
+def test_savings_follow_the_size_of_the_output(text, expected):
+    assert saved_by(graph(text).graph[0]) == expected
+
+
+def test_savings_of_an_unknown_shape_are_those_of_one_element():
+    model = graph("g (float[2] x, float[2] k) => (float[2] y) { y = Mul(x, k) }")
+    model.graph[0].outputs[0].shape = model.graph[0].outputs[0].type = None
+    assert saved_by(model.graph[0]) == (1, 8)
