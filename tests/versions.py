@@ -106,12 +106,14 @@ def install(found: str, folder: Path, pins: Sequence[str]) -> str | None:
     stamp = folder / "installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return python
-    folder.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     constraints = FOLDER / f"{folder.name}.txt"
-    constraints.write_text("\n".join(pins))
+    pinned = "\n".join(pins)
+    same = constraints.exists() and constraints.read_text() == pinned  # else begin anew
+    constraints.write_text(pinned)
     with Path(f"{folder}.log").open("w") as log:
         for command in (
-            [found, "-m", "venv", "--clear", str(folder)],
+            [found, "-m", "venv", *([] if same else ["--clear"]), str(folder)],
             [python, "-m", "pip", "install", "--upgrade", "pip"],
             [python, "-m", "pip", "install", "--constraint", str(constraints), *NEEDED],
         ):
