@@ -109,11 +109,13 @@ def install(found: str, folder: Path, pins: Sequence[str]) -> str | None:
     FOLDER.mkdir(exist_ok=True)
     constraints = FOLDER / f"{folder.name}.txt"
     pinned = "\n".join(pins)
-    same = constraints.exists() and constraints.read_text() == pinned  # else begin anew
+    # What an interrupt left, or other pins made, is begun anew.
+    finished = stamp.exists() and constraints.read_text() == pinned
+    stamp.unlink(missing_ok=True)
     constraints.write_text(pinned)
     with Path(f"{folder}.log").open("w") as log:
         for command in (
-            [found, "-m", "venv", *([] if same else ["--clear"]), str(folder)],
+            [found, "-m", "venv", *([] if finished else ["--clear"]), str(folder)],
             [python, "-m", "pip", "install", "--upgrade", "pip"],
             [python, "-m", "pip", "install", "--constraint", str(constraints), *NEEDED],
         ):
