@@ -34,6 +34,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.monitor
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.foreign
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
