@@ -18,6 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ExportError
 from ..files.wire import skeleton
+from ..graph.operators import count_operators
 from ..stages.folding.fold import fold
 from ..stages.folding.report import Fold, FoldReport
 from ..stages.folding.savings import saved_by
@@ -34,11 +35,18 @@ __all__ = ["fold_batch_norms", "fold_opened"]
 
 
 @overload
-def fold_batch_norms(model: onnx.ModelProto) -> tuple[onnx.ModelProto, FoldReport]: ...
+def fold_batch_norms(
+    model: onnx.ModelProto, *, freeze: bool = ..., check: bool = ...
+) -> tuple[onnx.ModelProto, FoldReport]: ...
 @overload
-def fold_batch_norms(model: ir.Model | str | os.PathLike[str]) -> tuple[ir.Model, FoldReport]: ...
+def fold_batch_norms(
+    model: ir.Model | str | os.PathLike[str], *, freeze: bool = ..., check: bool = ...
+) -> tuple[ir.Model, FoldReport]: ...
 def fold_batch_norms(
     model: onnx.ModelProto | ir.Model | str | os.PathLike[str],
+    *,
+    freeze: bool = False,
+    check: bool = False,
 ) -> tuple[onnx.ModelProto | ir.Model, FoldReport]:
     """Fold every batch norm, and every constant Mul, Add, Sub or Div, that exact algebra lets go.
 
@@ -48,16 +56,22 @@ def fold_batch_norms(
     Args:
         model: An ONNX model from any exporter, opset 9 or newer: a path, an `onnx.ModelProto` or
             an `onnx_ir.Model`. Stays unchanged.
+        freeze: Whether weights that are inputs too, which a caller may replace from version 4 of
+            the IR on, are constants from now on, and inputs no more.
+        check: Whether to run both in ONNX Runtime and judge the folded one by the original in
+            float64; see docs/parity.md.
 
     Returns:
         The folded model, of the kind given, an `onnx_ir.Model` for a path; the one given itself if
-        nothing was folded. And one row for each affine operator found: folded, or left and why.
+        nothing was changed. And one row for each affine operator found: folded, or left and why.
 
     Raises:
         TypeError: If `model` is something else.
         ExportError: If the model cannot be read, or is not a whole and valid ONNX model.
         ExportError: If a weight is in a file outside the model's folder, or that is too short.
         ExportError: If `model` is a path, and `onnx_ir` cannot hold what is in the file.
+        ExportError: If `check` is asked for and ONNX Runtime cannot run the model.
+        ParityError: If `check` is asked for and finds that the two differ.
 
     Example:
         >>> import onnx, keras_bn.export
@@ -72,7 +86,11 @@ def fold_batch_norms(
         (['Conv'], 'Mul y: backward into c')
     """
     opened = open_model(model)
-    folded, report = fold_opened(opened)
+    folded, report = fold_opened(opened, freeze=freeze)
+    if check and folded is not None:
+        from ..parity.graphs.proof import prove_fold  # imports ONNX Runtime
+
+        prove_fold(model, folded)
     if isinstance(model, onnx.ModelProto):
         return (model if folded is None else _as_proto(folded, model)), report
     if folded is None and opened.lost:
@@ -95,14 +113,15 @@ def _as_proto(folded: ir.Model, given: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def fold_opened(opened: Opened) -> tuple[ir.Model | None, FoldReport]:
+def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | None, FoldReport]:
     """Fold a model that has been opened.
 
     Args:
         opened: The model; stays unchanged.
+        freeze: As for `fold_batch_norms`.
 
     Returns:
-        A folded copy, or None if nothing was folded; and the report.
+        A folded copy, or None if nothing was changed; and the report.
 
     Raises:
         ExportError: If the model turns out not to be valid.
@@ -113,7 +132,7 @@ def fold_opened(opened: Opened) -> tuple[ir.Model | None, FoldReport]:
         model = opened.model if opened.lost else opened.model.clone()
         return None, FoldReport((), tuple(refusals_in(model, *whole)))
     try:
-        work = WorkingCopy.of(opened.model)
+        work = WorkingCopy.of(opened.model, freeze=freeze)
         clamps = list(_write_hard_sigmoids(work.model))
         folded, report = fold(work.model)
         _cancel_pairs(folded)
@@ -121,8 +140,11 @@ def fold_opened(opened: Opened) -> tuple[ir.Model | None, FoldReport]:
         _require_valid(opened, e)
         raise
     refusals = (*report.refusals, *refusals_in_functions(opened.model))
-    report = FoldReport((*clamps, *report.folds), refusals)
-    return (work.restored(folded) if report.folds else None), report
+    folds = (*clamps, *report.folds)
+    result = work.restored(folded) if folds or work.frozen else None
+    before = count_operators(opened.model.graph)
+    after = before if result is None else count_operators(result.graph)
+    return result, FoldReport(folds, refusals, before, after, len(work.replaceable))
 
 
 def _write_hard_sigmoids(model: ir.Model) -> Iterator[Fold]:

@@ -36,21 +36,33 @@ class WorkingCopy:
         model: The copy.
         original: The model itself, unchanged.
         given_names: The names that nodes without one were given.
+        replaceable: The names of weights that are inputs too, which a caller may replace.
+        frozen: The names of those that are constants from now on.
     """
 
     model: ir.Model
     original: ir.Model
     given_names: frozenset[str]
+    replaceable: frozenset[str]
+    frozen: frozenset[str]
 
     @classmethod
-    def of(cls, model: ir.Model) -> "WorkingCopy":
-        """Copy a model and make it ready; the model stays unchanged."""
+    def of(cls, model: ir.Model, *, freeze: bool = False) -> "WorkingCopy":
+        """Copy a model and make it ready; the model stays unchanged.
+
+        Args:
+            model: The model.
+            freeze: Whether no weight is an input any more.
+        """
         copy = model.clone()
         read_small(copy)
         names = _name_nodes(copy.graph)
+        both = frozenset(str(v.name) for v in copy.graph.inputs if v.is_initializer())
+        if copy.ir_version < WEIGHTS_ARE_NO_INPUTS or freeze:
+            copy.graph.inputs[:] = [v for v in copy.graph.inputs if not v.is_initializer()]
         if copy.ir_version < WEIGHTS_ARE_NO_INPUTS:
-            kept = [value for value in copy.graph.inputs if not value.is_initializer()]
-            copy.graph.inputs[:] = kept
+            both = frozenset()
+        none = frozenset[str]()
         opset = opset_of(copy)
         copy.graph.opset_imports.pop("ai.onnx", None)
         copy.graph.opset_imports[""] = opset
@@ -60,7 +72,7 @@ class WorkingCopy:
         if _tell_shapes(copy):
             infer_shapes(copy, lenient=True)  # behind what was told
             _tell_shapes(copy)
-        return cls(copy, model, names)
+        return cls(copy, model, names, none if freeze else both, both if freeze else none)
 
     def restored(self, folded: ir.Model) -> ir.Model:
         """Take back in a folded graph, in place, what was only for the fold.

@@ -11,7 +11,7 @@ from ..signature import Signature
 from .reference.intermediates import Recorder
 from .reference.keras_runs import in_keras
 from .samples.given import LARGEST_BATCH
-from .samples.kinds import cannot_run
+from .samples.refusal import cannot_run
 
 __all__ = ["largest_batch"]
 

@@ -24,7 +24,8 @@ from .reference.rounding import run_rounded
 from .reference.truth import Float64Weights
 from .report import OutputParity
 from .rule import MULTIPLE, TRUTHS, compare
-from .samples.kinds import Batch, NothingFiniteError, cannot_run, require_finite
+from .samples.kinds import Batch, NothingFiniteError, require_finite
+from .samples.refusal import cannot_run
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
 

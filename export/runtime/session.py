@@ -37,6 +37,8 @@ class OnnxRuntime:
         provider: The execution provider; what it cannot do, the CPU does.
         folder: Where the weights of a content are that it keeps in other files.
         threads: How many to run in; more than one is faster, and no longer the same every time.
+        name: What errors call it.
+        like: What errors say that it must be like.
 
     Attributes:
         inputs: Names of its inputs.
@@ -54,7 +56,10 @@ class OnnxRuntime:
         *,
         folder: Path | None = None,
         threads: int = 1,
+        name: str = "MODEL.onnx",
+        like: str = "the Keras model",
     ) -> None:
+        self._name, self._like = name, like
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = level
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -68,14 +73,14 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
-            name = "a graph" if isinstance(source, bytes) else repr(str(source))
+            received = "a graph" if isinstance(source, bytes) else repr(str(source))
             advice = ""
             if "NOT_IMPLEMENTED" in str(e):  # such as a Conv in float64
                 advice = ". It lacks that operator in that dtype: build the model in float32, or "
                 advice += "export it with `precision='float32'`"
             raise ExportError(
-                "check: MODEL.onnx must be a file that ONNX Runtime loads. "
-                f"Received: {name}: {one_line(e)}{advice}"
+                f"check: {name} must be a file that ONNX Runtime loads. "
+                f"Received: {received}: {one_line(e)}{advice}"
             ) from e
         self.inputs = [str(value.name) for value in self._session.get_inputs()]
         self.outputs = [str(value.name) for value in self._session.get_outputs()]
@@ -91,7 +96,7 @@ class OnnxRuntime:
         ):
             if len(found) != len(wanted):
                 raise ExportError(
-                    f"check: the {what} of MODEL.onnx must be those of the Keras model, {wanted}. "
+                    f"check: the {what} of {self._name} must be those of {self._like}, {wanted}. "
                     f"Received: {found}. Is it an export of another model?"
                 )
 
@@ -122,13 +127,13 @@ class OnnxRuntime:
                 results = self._session.run(outputs, feed, give_memory_back())
             except Exception as e:
                 raise ExportError(
-                    "check: MODEL.onnx must accept the inputs of the Keras model. "
+                    f"check: {self._name} must accept the inputs of {self._like}. "
                     f"Received: {one_line(e)}"
                 ) from e
             for name, result in zip(outputs, results, strict=True):
                 if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiub":
                     raise ExportError(
-                        "check: the outputs of MODEL.onnx must be tensors of numbers. "
+                        f"check: the outputs of {self._name} must be tensors of numbers. "
                         f"Received: {name!r}, of {type(result).__name__} with "
                         f"{getattr(result, 'dtype', 'no dtype')}. Is it an export of another model?"
                     )

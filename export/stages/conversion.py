@@ -120,12 +120,13 @@ def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
     def renamed(nodes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(names.get(node, node) for node in nodes)
 
-    return FoldReport(
-        tuple(
+    return dataclasses.replace(
+        fold,
+        folds=tuple(
             dataclasses.replace(row, into=renamed(row.into), through=renamed(row.through))
             for row in fold.folds
         ),
-        tuple(
+        refusals=tuple(
             dataclasses.replace(row, node=names.get(row.node, row.node)) for row in fold.refusals
         ),
     )

@@ -198,7 +198,8 @@ class ObservedModel:
             gamma = ops.cast(layer.gamma, moments.mean.dtype) if layer.scale else None
             beta = ops.cast(layer.beta, moments.mean.dtype) if layer.center else None
             outputs = normalise(moments, inputs, layer.axis, layer.epsilon, gamma, beta)
-            return ops.cast(outputs, layer.compute_dtype)
+            outputs = ops.cast(outputs, layer.compute_dtype)
+            return layer.activated(outputs) if hasattr(layer, "activated") else outputs
 
         return call
 

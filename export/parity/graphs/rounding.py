@@ -7,7 +7,7 @@ The graph runs in float64 with every weight w and all that operators return, y, 
 Gates are rounded as y + epsilon u, and sums as the order of their additions may have it.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -28,7 +28,7 @@ SUMS = {"ReduceSum": True, "ReduceMean": False, "GlobalAveragePool": False}  # i
 
 def run_rounded(
     graph: Float64Graph,
-    batches: list[Mapping[str, np.ndarray]],
+    batches: Sequence[Mapping[str, np.ndarray]],
     wanted: Container[str],
     epsilon: float,
 ) -> list[list[Arrays]]:

@@ -15,14 +15,12 @@ drawn from each of `RANGES` in turn. Imports no TensorFlow.
 import dataclasses
 import math
 import numbers
-import re
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ...errors import ExportError, one_line
+from ...errors import ExportError
 from ...runtime.session import Run, Samples
 from .distribution import Distribution
 
@@ -30,7 +28,7 @@ __all__ = [
     "Batch",
     "Drawn",
     "NothingFiniteError",
-    "cannot_run",
+    "UnfitSizesError",
     "draw_kinds",
     "drawn_for",
     "require_finite",
@@ -38,18 +36,20 @@ __all__ = [
 
 Drawn = tuple["list[Batch]", dict[str, str], list[str]]  # batches, what was drawn in words, notes
 Result = TypeVar("Result")
+Refusal = Callable[[Iterable[Iterable[int]], Exception], ExportError]
 
 DRAWN_BATCHES = (1, 2, 3)
 EDGE_SAMPLES = 2
-IN_ERRORS = re.compile(r"\{\{.*?\}\}|\[Op:\w+\](?: name:)?")  # TensorFlow's own names
-# How TensorFlow says that it has an operator for other devices only, or none for a dtype.
-OF_THIS_CPU = re.compile(r"UnimplementedError|\bCPU\b|only supports NHWC|Could not find device")
 # Sizes of an unknown dimension, and what to try behind each as another one: first odd sizes that
 # differ from axis to axis, then what a network that halves its input four times can take.
 SIZES = (32, 96, 224)
 FURTHER = ((13, 6), (16, 16))
 LARGEST_SIZE, LARGEST_SAMPLE = 2**16, 2**22  # of a dimension; values of an input
 RANGES = ((0.0, 1.0), (1.0, 10.0))  # for logarithms, roots and their like
+
+
+class UnfitSizesError(ExportError):
+    """What is to run does not on samples of this shape."""
 
 
 class NothingFiniteError(ExportError):
@@ -73,6 +73,7 @@ def draw_kinds(
     specs: Sequence[Any],
     distributions: Sequence[Distribution],
     run: Run,
+    cannot_run: Refusal,
     *,
     seed: int,
     precision: str = "keep",
@@ -83,6 +84,7 @@ def draw_kinds(
         specs: The inputs, a `tf.TensorSpec` each, or what has a name, a shape and a dtype like one.
         distributions: What to draw for each.
         run: Runs what they are the inputs of.
+        cannot_run: Makes an error of that which `run` raises on samples of some shapes.
         seed: Seed of the draws.
         precision: "keep", or what a file computes in.
 
@@ -95,7 +97,7 @@ def draw_kinds(
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise ExportError(f"check: `seed` must be an integer of at least 0. Received: {seed!r}.")
     generator = np.random.default_rng(seed)
-    first, second, notes = _sizes(specs, distributions, run)
+    first, second, notes = _sizes(specs, distributions, run, cannot_run)
 
     def batch(case: str, size: int, dimensions: tuple[int, ...]) -> Batch:
         arrays = []
@@ -156,12 +158,14 @@ def drawn_for(
         raise e
 
 
-def require_finite(names: Iterable[str], outputs: Samples, kind: str) -> None:
+def require_finite(
+    names: Iterable[str], outputs: Samples, kind: str, where: str = "the Keras model"
+) -> None:
     """Raise `NothingFiniteError` if an output has no finite value."""
     for name, values in zip(names, outputs, strict=True):
         if values.size == 0 or not np.isfinite(values).any():
             raise NothingFiniteError(
-                f"check: output {name!r} of the Keras model must have finite values to "
+                f"check: output {name!r} of {where} must have finite values to "
                 f"compare. Received: {values.size} values, none finite, on {kind} inputs. "
                 "Give other samples, or mend the model."
             )
@@ -178,7 +182,7 @@ def _shape(spec: Any, batch: int, dimensions: tuple[int, ...]) -> list[int]:
 
 
 def _sizes(
-    specs: Sequence[Any], distributions: Sequence[Distribution], run: Run
+    specs: Sequence[Any], distributions: Sequence[Distribution], run: Run, cannot_run: Refusal
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None, list[str]]:
     """Return the sizes of unknown dimensions by axis, another set of them, and notes."""
     if all(size is not None for spec in specs for size in spec.shape[1:]):
@@ -210,6 +214,8 @@ def _sizes(
                     return (size,), further, notes
             alone = f"unknown dimensions at one size alone, {size}: none other runs"
             return (size,), None, [*notes, alone]
+        if not isinstance(failures[-1], UnfitSizesError):
+            raise failures[-1]
     raise ExportError(f"{failures[0]} No size from {SIZES[0]} to {size} runs.")
 
 
@@ -221,35 +227,3 @@ def _sizes_to_try(specs: Sequence[Any]) -> Iterator[int]:
     ):
         yield size
         size *= 2
-
-
-def cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError:
-    """Return the error of a model that Keras cannot run on samples, from that of `in_keras`."""
-    found = " ".join(IN_ERRORS.sub(" ", one_line(error)).split()).rstrip(".")
-    layer = _layer_of(error)
-    if layer is not None:
-        found = f"layer {layer.name!r} ({type(layer).__name__}): {found}"
-    if _is_a(error, "tensorflow", "OpError") and OF_THIS_CPU.search(found):
-        return ExportError(
-            "check: TensorFlow must be able to run the model on this CPU. "
-            f"Received: {found}. Export with `check=False`, and prove the file where it can."
-        )
-    return ExportError(
-        "check: Keras must be able to run the model on the samples. Received: "
-        f"{[tuple(shape) for shape in shapes]}: {found}. "
-        "Give samples of a suitable shape, with indices that tables have, by `inputs` or --input."
-    )
-
-
-def _layer_of(error: Exception) -> Any:
-    """Return the innermost layer that an error came through; None if there was none."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    owners = [frame.f_locals.get("self") for frame in frames]
-    layers = [owner for owner in owners if _is_a(owner, "keras", "Layer")]
-    return layers[-1] if layers else None
-
-
-def _is_a(thing: Any, package: str, name: str) -> bool:
-    """Say whether a thing is of a class of a package that need not be installed."""
-    classes = type(thing).__mro__
-    return any(c.__name__ == name and c.__module__.split(".")[0] == package for c in classes)

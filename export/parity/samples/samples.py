@@ -11,6 +11,7 @@ from ..reference.keras_runs import in_keras
 from .distributions import distributions_of
 from .given import split
 from .kinds import Batch, Drawn, draw_kinds, drawn_for, require_finite
+from .refusal import cannot_run
 
 __all__ = ["draw", "samples_of"]
 
@@ -42,7 +43,9 @@ def draw(
     """
     distributions = distributions_of(model, signature.specs, ranges or {}, otherwise)
     run, _ = in_keras(model, signature)
-    return draw_kinds(signature.specs, distributions, run, seed=seed, precision=precision)
+    return draw_kinds(
+        signature.specs, distributions, run, cannot_run, seed=seed, precision=precision
+    )
 
 
 def samples_of(

@@ -120,8 +120,9 @@ def _arithmetic(op_type: str, index: int, constant: Array) -> Affine:
 def _read_batch_norm(node: ir.Node, rank: int) -> AffineNode:
     if node.attributes.get_int("training_mode", 0) or any(o.name for o in node.outputs[1:]):
         raise NotExactError(Reason.TRAINING_MODE, name_of(node))
-    if not all(is_constant(value) for value in node.inputs[1:5]):
-        raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, name_of(node))
+    for value in node.inputs[1:5]:
+        if not is_constant(value):
+            raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, _origin(value))
     if rank < 2:
         raise NotExactError(Reason.SHAPE_UNKNOWN, f"tensor {_name(node.inputs[0])}")
     epsilon = node.attributes.get_float("epsilon", 1e-5)
@@ -219,6 +220,14 @@ def _constant_of(old: AffineNode) -> ir.Value:
 
 def _dtype_of(value: ir.Value | None) -> ir.DataType | None:
     return None if value is None or value.const_value is None else value.const_value.dtype
+
+
+def _origin(value: ir.Value | None) -> str:
+    """Name a parameter, and say what it is if that is no result of a node."""
+    if value is None or not value.is_graph_input():
+        return f"tensor {_name(value)}"
+    also = "a weight that is an input too" if value.const_value is not None else "an input"
+    return f"{_name(value)}, {also}"
 
 
 def _name(value: ir.Value | None) -> str:

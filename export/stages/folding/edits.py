@@ -173,16 +173,6 @@ class Writer:
                 node.replace_input_with(index, None)
         self._drop_unused(operands)
 
-    def bypass(self, node: ir.Node, output: ir.Value, source: ir.Value) -> None:
-        """Remove a node; the readers of its output read `source`, which takes over the name."""
-        name, is_output = output.name, output.is_graph_output()
-        output.replace_all_uses_with(source, replace_graph_outputs=True)
-        self.graph.remove(node, safe=True)
-        if is_output:
-            source.name = name
-            source.type, source.shape = output.type, output.shape
-            source.metadata_props.update(output.metadata_props)
-
     def _constant(self, value: New) -> ir.Value:
         like = value.like
         if like is not None and not like.uses():

@@ -27,7 +27,9 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bypass import bypass
 from ...graph.names import Names
+from ...graph.operators import count_operators
 from .affine_nodes import AffineNode, affine_input, read
 from .algebra.affine import Affine
 from .differences import require_precise
@@ -51,6 +53,7 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
         A new model with the same inputs, outputs and results, and one row for each affine
         operator found: folded, or refused with a reason.
     """
+    before = count_operators(model.graph)
     model = model.clone()
     names = Names.of(model.graph)
     walks = [_Walk(graph, names) for graph in (model.graph, *model.graph.subgraphs())]
@@ -59,6 +62,8 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     return model, FoldReport(
         tuple(row for walk in walks for row in walk.folds),
         tuple(row for walk in walks for row in walk.refusals.values()),
+        before,
+        count_operators(model.graph),
     )
 
 
@@ -165,7 +170,7 @@ class _Walk:
             added = self.writer.make(edit)
             if added is not None:
                 self.order[added] = self.order[edit.node] + 0.5  # right behind it
-        self.writer.bypass(node, node.outputs[0], affine.input)
+        bypass(node, affine.input)
         return {node, *plan.edits, *edits}
 
     @property

@@ -25,7 +25,7 @@ SAID = [
     ("check model.keras saved", "it is a SavedModel of TensorFlow"),
     ("inspect saved --data one.npz", "it is a SavedModel of TensorFlow"),
     ("export model.onnx out.onnx", "an ONNX file. `keras-bn fold` folds one"),
-    ("check model.onnx model.onnx", "an ONNX file. `keras-bn fold` folds one"),
+    ("inspect model.onnx --data one.npz", "an ONNX file. `keras-bn fold` folds one"),
     ("check model.keras model.keras", "`keras-bn export` makes an ONNX file"),
     ("fold model.keras out.onnx", "`keras-bn export` makes an ONNX file"),
     ("export model.keras none/out.onnx", "in a folder that exists. Received: 'none/out.onnx'"),

@@ -10,12 +10,14 @@ from ..reason import NotExactError, Reason
 from ..tensors import name_of
 from .joining import JOINING, split_rule
 from .linear import LINEAR
+from .pad import PADDING
 from .passing import PASSING
+from .taking import TAKING
 from .ways import Maps, Move
 
 __all__ = ["is_alone", "moves_of"]
 
-RULES = LINEAR | PASSING | JOINING
+RULES = LINEAR | PASSING | JOINING | PADDING | TAKING
 TOGETHER = {*LINEAR, *JOINING, "BatchNormalization", "Split"}
 NONLINEAR = frozenset(
     """Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Equal Erf Exp

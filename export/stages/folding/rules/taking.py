@@ -9,9 +9,9 @@ from ..algebra.rearranging import placed, taken
 from ..edits import Edit, New, mapped
 from ..reason import NotExactError, Reason
 from ..tensors import integers, known_sizes
-from .ways import Maps, Move, passing
+from .ways import Maps, Move, Rule, passing
 
-__all__ = ["gather", "slicing"]
+__all__ = ["TAKING"]
 
 
 LONGEST = 2**31 - 1  # an end from here on is the end, whatever the size
@@ -46,7 +46,7 @@ def _slice(node: ir.Node, a: Affine) -> Affine:
     return a
 
 
-def slicing(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
+def _slicing(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     """Let a map through a Slice; what it drops is mapped alike, or not at all."""
     if demanded is None or pending:
         return passing(_slice, _slice)(node, pending, demanded)
@@ -65,7 +65,7 @@ def slicing(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     return moves
 
 
-def gather(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
+def _gather(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     """Let a map through a Gather of indices along an axis, or into a constant table."""
     table, ids = node.inputs[0], node.inputs[1]
     if is_constant(table) and not pending and demanded is not None:
@@ -113,3 +113,6 @@ def _into_table(node: ir.Node, demanded: Affine) -> list[Move]:
     of_table = demanded.moved(to_table)
     axes = tuple(of_table.only_scale().axes) if of_table.is_scale else ()
     return [Move(edit=Edit(node, "Gather", (New(mapped(table, of_table), table, "", axes), ids)))]
+
+
+TAKING: dict[str, Rule] = {"Gather": _gather, "Slice": _slicing}
