@@ -28,7 +28,7 @@ SAID = [
     ("inspect model.onnx --data one.npz", "an ONNX file. `keras-bn fold` folds one"),
     ("check model.keras model.keras", "`keras-bn export` makes an ONNX file"),
     ("fold model.keras out.onnx", "`keras-bn export` makes an ONNX file"),
-    ("export model.keras none/out.onnx", "in a folder that exists. Received: 'none/out.onnx'"),
+    ("export model.keras none/out.onnx", "an existing, writable folder. Received: 'none/out.onnx'"),
     ("export model.keras out.onnx --opset 12", "greater than or equal to 13"),
     ("export model.keras out.onnx --opset 19", "less than or equal to 18"),
     ("export two.keras out.onnx --input one.npz", "each of the inputs ['a', 'b']"),
