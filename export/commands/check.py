@@ -94,10 +94,10 @@ def check(
     TensorFlow. The exit status is 0 if they agree and 1 if they differ.
     """
     del debug
+    limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
     config = {} if is_onnx(model) else require_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
     require_no_keras_file(onnx, "MODEL.onnx")
-    limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
     for option, value in (("--seed", seed), ("--range", ranges or None)):
         if samples is not None and value is not None:
             raise ExportError(

@@ -49,7 +49,7 @@ def require_keras_file(path: Path, *, unsafe: bool = False) -> dict[str, Any]:
     if path.suffix == ".onnx":
         raise ExportError(
             f"MODEL.keras must be a Keras model. Received: {str(path)!r}, an ONNX file. "
-            "`keras-bn fold` folds one; `keras-bn check` takes it behind the Keras model."
+            "`keras-bn fold` folds one, and `keras-bn check` compares two."
         )
     try:
         config = read_hdf5_config(path, LARGEST_CONFIG) if is_hdf5(path) else _config_of(path)

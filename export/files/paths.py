@@ -19,8 +19,8 @@ def require_folder(path: Path, what: str) -> None:
         if folder.is_dir():
             return
         raise ExportError(
-            f"{what} must be in a folder that exists. Received: {str(path)!r}, and no folder "
-            f"{str(folder)!r}. Make it first."
+            f"{what} must be a file in an existing, writable folder. Received: {str(path)!r}, "
+            f"and no folder {str(folder)!r}. Choose another path or create the folder."
         )
 
 

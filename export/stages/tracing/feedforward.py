@@ -122,7 +122,7 @@ def _by_the_batch(
     along = [-1 if a == axis else 1 for a in range(inputs.shape.rank)]
     gamma, beta = (ops.reshape(ops.cast(p, dtype), along) for p in _affine(layer))
     y = (x - mean) * (ops.rsqrt(variance + layer.epsilon) * gamma) + beta
-    return ops.cast(y, layer.compute_dtype)
+    return layer.activated(ops.cast(y, layer.compute_dtype))
 
 
 def _dense(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:

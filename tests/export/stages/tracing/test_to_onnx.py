@@ -80,7 +80,9 @@ def test_batch_norm_in_training_normalises_by_the_batch(layer, shape, rng, rando
     assert all((v.numpy() == w).all() for v, w in zip(model.variables, before, strict=True))
 
 
-@pytest.mark.parametrize("options", [{"axis": 1}, {"renorm": True}, {"momentum": None}])
+@pytest.mark.parametrize(
+    "options", [{"axis": 1}, {"renorm": True}, {"activation": "relu"}, {"momentum": None}]
+)
 def test_batch_norm_of_other_kinds_in_training(options, rng, tmp_path):
     model = AlwaysTraining(BatchNormalization(**options))
     model(rng.normal(size=(2, 5, 4)).astype("float32"))
