@@ -133,7 +133,7 @@ class _Walk:
                 way.begin(plan)
                 plan = complete(plan)
                 plan.require_exact()
-                require_less_work(plan)
+                require_less_work(node, plan.all_edits(), plan.edits)
                 _require_bypass(affine.input, node.outputs[0])
                 require_precise(affine)
             except NotExactError as e:
@@ -166,7 +166,7 @@ class _Walk:
         node, edits = affine.node, plan.all_edits()
         self.refusals.pop(node, None)
         through = tuple(n for n in plan.edits if n not in edits)
-        saved = saved_by_plan(plan)
+        saved = saved_by_plan(node, edits, plan.edits)
         row = Fold(name_of(node), node.op_type, _layer(node), how, (), (), *saved)
         self._note(node, row, tuple(edits), through)
         self.writer.release(node)
