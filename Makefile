@@ -34,6 +34,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.monitor
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.foreign
 
 # The smoke tests with every lower bound of pyproject.toml, and with pairs of TensorFlow and Keras.
 oldest:

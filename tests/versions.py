@@ -106,12 +106,16 @@ def install(found: str, folder: Path, pins: Sequence[str]) -> str | None:
     stamp = folder / "installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return python
-    folder.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     constraints = FOLDER / f"{folder.name}.txt"
-    constraints.write_text("\n".join(pins))
+    pinned = "\n".join(pins)
+    # What an interrupt left, or other pins made, is begun anew.
+    finished = stamp.exists() and constraints.read_text() == pinned
+    stamp.unlink(missing_ok=True)
+    constraints.write_text(pinned)
     with Path(f"{folder}.log").open("w") as log:
         for command in (
-            [found, "-m", "venv", "--clear", str(folder)],
+            [found, "-m", "venv", *([] if finished else ["--clear"]), str(folder)],
             [python, "-m", "pip", "install", "--upgrade", "pip"],
             [python, "-m", "pip", "install", "--constraint", str(constraints), *NEEDED],
         ):

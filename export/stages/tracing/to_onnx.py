@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 import tensorflow as tf
+import tf2onnx.utils
 from tf2onnx.tf_utils import TF_TO_ONNX_DTYPE
 from tf2onnx.tfonnx import process_tf_graph
 
@@ -87,6 +88,9 @@ def to_onnx(
     with tf.Graph().as_default() as graph, captured_logs() as messages:
         add_along_the_last_axis(definition)
         tf.import_graph_def(definition, name="")
+        # tf2onnx numbers its names through a process and sorts nodes by them: start anew, so that
+        # the same model becomes the same file whatever was exported before.
+        tf2onnx.utils.INTERNAL_NAME = 1
         try:
             proto = process_tf_graph(
                 graph,
