@@ -15,10 +15,11 @@ from ..algebra.affine import Affine, identity, through_product
 from ..algebra.rearranging import joined, split
 from ..reason import NotExactError, Reason
 from ..tensors import integers, known_sizes, to_rank
-from .linear import LINEAR
 from .ways import Maps, Move, Rule
 
 __all__ = ["JOINING"]
+
+WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # a product becomes a Gemm
 
 
 def _concat(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
@@ -82,7 +83,7 @@ def _takers(node: ir.Node, inputs: Iterable[int]) -> list[int]:
         producer = value.producer() if value is not None else None
         if value is None or producer is None or len(value.uses()) > 1:
             return False
-        return producer.op_type in LINEAR and is_onnx(producer)
+        return producer.op_type in WITH_BIAS and is_onnx(producer)
 
     return sorted(inputs, key=lambda index: not is_bias(index))
 
