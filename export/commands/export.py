@@ -43,6 +43,13 @@ EXAMPLES = examples(
 )
 
 
+def _require_opset(opset: int) -> int:
+    """Refuse a version before TensorFlow starts; a range of typer's would crowd the help."""
+    if not 13 <= opset <= 18:
+        raise ExportError(f"--opset must be from 13 to 18. Received: {opset}.")
+    return opset
+
+
 def export(
     context: typer.Context,
     model: ModelArgument,
@@ -50,7 +57,7 @@ def export(
     samples: SamplesOption = None,
     preprocess: PreprocessOption = None,
     opset: Annotated[
-        int, typer.Option(metavar="N", min=13, max=18, help="Version of ONNX's operators.")
+        int, typer.Option(metavar="N", callback=_require_opset, help="Version of ONNX's operators.")
     ] = 18,
     precision: PrecisionOption = "keep",
     inputs_as_nchw: Annotated[
@@ -85,8 +92,8 @@ def export(
 ) -> None:
     """Export a Keras model to ONNX with its batch norms folded, and prove that the two agree.
 
-    OUT.onnx appears whole or not at all; if they differ it is not written, but the page is, and the
-    exit status is 1.
+    OUT.onnx appears whole or not at all; if they differ it is not written, but
+    the page is, and the exit status is 1.
     """
     del debug
     config = require_keras_file(model, unsafe=unsafe)

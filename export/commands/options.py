@@ -59,7 +59,7 @@ PreprocessOption = Annotated[
     typer.Option(
         metavar="NAME",
         help="How the images of a folder become inputs: none leaves pixels from 0 to 255, 0-1 "
-        "divides them by 255, resnet and the like are of keras.applications.",
+        "divides them by 255, resnet and the like do as their network in Keras does.",
         show_default="what the model says",
     ),
 ]

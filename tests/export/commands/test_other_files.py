@@ -29,8 +29,8 @@ SAID = [
     ("check model.keras model.keras", "`keras-bn export` makes an ONNX file"),
     ("fold model.keras out.onnx", "`keras-bn export` makes an ONNX file"),
     ("export model.keras none/out.onnx", "an existing, writable folder. Received: 'none/out.onnx'"),
-    ("export model.keras out.onnx --opset 12", "greater than or equal to 13"),
-    ("export model.keras out.onnx --opset 19", "less than or equal to 18"),
+    ("export model.keras out.onnx --opset 12", "--opset must be from 13 to 18. Received: 12."),
+    ("export model.keras out.onnx --opset 19", "--opset must be from 13 to 18. Received: 19."),
     ("export two.keras out.onnx --input one.npz", "each of the inputs ['a', 'b']"),
     ("check two.keras model.onnx --input one.npz", "each of the inputs ['a', 'b']"),
 ]
