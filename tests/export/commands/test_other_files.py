@@ -57,7 +57,7 @@ def test_whole_model_in_hdf5_is_exported_and_checked(files, small_model, run, mo
 NAMES = [{"x", "y"}, {"image"}, {"photos", "y"}, {"image", "x", "y"}, {"x", "dense_bn"}, {""}]
 
 
-@pytest.mark.parametrize("names", NAMES, ids=str)
+@pytest.mark.parametrize("names", NAMES, ids=lambda names: " ".join(sorted(names)))
 def test_samples_are_found_as_inspect_finds_them(names, small_model, rng):
     images = rng.normal(size=(3, 6, 6, 3)).astype(np.float32)
     others = {name: np.zeros((3, 5)) for name in names & {"y", "dense_bn"}}
