@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := keras_bn export models
 
-.PHONY: demo test slow onednn lint bench oldest versions clean
+.PHONY: demo test slow onednn lint bench oldest versions wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
@@ -34,6 +34,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.monitor
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.foreign
 
 # The smoke tests with every lower bound of pyproject.toml, and with pairs of TensorFlow and Keras.
 oldest:
@@ -41,6 +42,10 @@ oldest:
 
 versions:
 	$(PYTHON) tests/versions.py
+
+# Holds the kernel, and runs on this system and CPU architecture alone, with any Python 3.
+wheel: $(VENV)/.pip
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf $(VENV) .versions build dist *.egg-info

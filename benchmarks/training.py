@@ -1,22 +1,35 @@
-"""A whole training step: with this package's layer, with Keras's, and without normalisation."""
+"""A whole training step: stock Keras, this layer without and with its kernel, merged, and no norm.
+
+    python -m benchmarks.training [MODEL]...
+
+Seconds are medians over runs in one process, the peers in turn. Memory is what two steps add to the
+peak of a process of their own that has built the model.
+"""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import functools
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
+from benchmarks.machine import machine
 from keras_bn import use_fused_batch_norm
 from keras_bn.export.runtime.latency import alternate
+from keras_bn.native import library
 
-RUNS = 15
+RUNS = 9
 MODELS = {
-    "MobileNetV2, 96 x 96, batch 32": (keras.applications.MobileNetV2, 96, 32),
-    "ResNet50, 96 x 96, batch 16": (keras.applications.ResNet50, 96, 16),
+    "MobileNetV2": (keras.applications.MobileNetV2, 96, 32),
+    "ResNet50": (keras.applications.ResNet50, 96, 16),
+    "EfficientNetB0": (keras.applications.EfficientNetB0, 96, 16),
 }
+VARIANTS = ("stock", "without the kernel", "keras-bn", "merged", "no batch norm")
 
 
 class Nothing(keras.layers.Layer):
@@ -47,25 +60,59 @@ def without_batch_norm(model: keras.Model, biases: bool = False) -> keras.Model:
     return keras.models.clone_model(model, clone_function=clone)
 
 
+def step_of(name: str, variant: str) -> Callable[[], object]:
+    """Return a function that trains a model on one batch; it has been called once."""
+    build, size, batch = MODELS[name]
+    keras.utils.set_random_seed(0)
+    model = build(input_shape=(size, size, 3), weights=None, classes=10)
+    if variant == "no batch norm":
+        model = without_batch_norm(model)
+    elif variant != "stock":
+        use_fused_batch_norm(model, merge_activations=variant == "merged")
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
+    y = rng.integers(0, 10, batch)
+    load = library.load
+    if variant == "without the kernel":
+        library.load = lambda: (None, "this benchmark does without")
+    try:
+        model.train_on_batch(x, y)
+    finally:
+        library.load = load
+    return lambda: model.train_on_batch(x, y)
+
+
+def added_memory(name: str, variant: str) -> float:
+    """Return the MB that training adds to the peak of a new process."""
+    words = [sys.executable, "-m", "benchmarks.training", "--memory", name, variant]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)  # noqa: S603
+    return float(done.stdout)
+
+
+def print_memory(name: str, variant: str) -> None:
+    """Print what two steps add to this process's peak, in MB."""
+    build, size, _ = MODELS[name]
+    build(input_shape=(size, size, 3), weights=None, classes=10)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step_of(name, variant)()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
 def main() -> None:
     """Print a row for each model."""
-    print("| model | keras-bn, s | Keras, s | without, s | times faster | share of the step |")
-    print("|---|---:|---:|---:|---:|---|")
-    for name, (build, size, batch) in MODELS.items():
-        keras.utils.set_random_seed(0)
-        stock = build(input_shape=(size, size, 3), weights=None, classes=10)
-        ours = keras.models.clone_model(stock)
-        use_fused_batch_norm(ours)
-        models = [ours, stock, without_batch_norm(stock)]
-        rng = np.random.default_rng(0)
-        x = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
-        y = rng.integers(0, 10, batch)
-        for model in models:
-            model.compile("sgd", "sparse_categorical_crossentropy")
-        steps = [functools.partial(model.train_on_batch, x, y) for model in models]
-        a, b, c = np.median(alternate(steps, RUNS, warm_up=2), axis=0)
-        share = f"{(a - c) / a:.0%} instead of {(b - c) / b:.0%}"
-        print(f"| {name} | {a:.3f} | {b:.3f} | {c:.3f} | {b / a:.2f} | {share} |", flush=True)
+    if sys.argv[1:2] == ["--memory"]:
+        return print_memory(*sys.argv[2:])
+    print(machine())
+    print(f"| model | {', s | '.join(VARIANTS)}, s | memory added, MB |")
+    print("|---|" + "---:|" * (len(VARIANTS) + 1))
+    for name in sys.argv[1:] or MODELS:
+        steps = [step_of(name, variant) for variant in VARIANTS]
+        seconds = np.median(alternate(steps, RUNS, warm_up=1), axis=0)
+        memory = " / ".join(f"{added_memory(name, variant):.0f}" for variant in VARIANTS)
+        cells = " | ".join(f"{second:.3f}" for second in seconds)
+        print(f"| {name} | {cells} | {memory} |", flush=True)
+    return None
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     export_onnx(model, "model.onnx")
 
-is one straight line: trace -> constants -> layout -> fold -> save -> parity, a module each. The
-names below are imported on first use, so that `import keras_bn.export` stays cheap.
+runs the stages of `stages/conversion.py`, writes the file and checks it (`pipeline.py`). The names
+below are imported on first use, so that `import keras_bn.export` stays cheap.
 """
 
 from typing import TYPE_CHECKING

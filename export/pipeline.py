@@ -1,4 +1,4 @@
-"""The straight line from a Keras model to a proven ONNX file."""
+"""A Keras model -> an ONNX file: `stages/conversion.py`, the file beside its target, the check."""
 
 import contextlib
 import dataclasses
@@ -107,21 +107,25 @@ def export_onnx(
             metadata = _metadata(model, converted, inputs_second, outputs_second)
             with _timed("save", seconds):
                 size = write(
-                    converted.graph, temporary, external_data=external_data, metadata=metadata
+                    converted.graph,
+                    temporary,
+                    external_data=external_data,
+                    metadata=metadata,
+                    describe_values=False,
                 )
         parity = None
         if check:
             with _timed("parity", seconds):
-                parity = _proof(model, temporary, target, inputs, input_signature, precision)
+                parity = _checked(model, temporary, target, inputs, input_signature, precision)
             size -= temporary.stat().st_size
             # Neither hundreds of rows, nor what differs where the same model is exported again.
-            proof = dataclasses.replace(parity, layers=(), path="").to_dict()
-            add_metadata(temporary, {"keras_bn.parity": json.dumps(proof)})
+            told = dataclasses.replace(parity, layers=(), path="").to_dict()
+            add_metadata(temporary, {"keras_bn.parity": json.dumps(told)})
             size += temporary.stat().st_size
     return ExportReport(str(target), size, seconds, converted.fold, converted.precision, parity)
 
 
-def _proof(
+def _checked(
     model: keras.Model,
     temporary: Path,
     target: Path,
@@ -188,7 +192,7 @@ def _metadata(
     inputs_second: list[str],
     outputs_second: list[str],
 ) -> dict[str, str]:
-    """Return what the file says of itself, but for the proof."""
+    """Return what the file says of itself, but for its parity."""
     entries = {
         "keras_bn.version": __version__,
         "keras_bn.model": str(model.name),

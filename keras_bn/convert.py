@@ -10,11 +10,13 @@ and layers with options that Keras's layer does not have.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
+from keras_bn.activations import merge_activations as merge
+from keras_bn.activations import split_activations
 from keras_bn.layer import BatchNormalization
 
 __all__ = ["ConversionReport", "use_fused_batch_norm", "use_keras_batch_norm"]
@@ -37,25 +39,35 @@ class ConversionReport:
     Attributes:
         changed: Paths of the layers that have another class now.
         unchanged: Path and reason for each batch-norm layer that was left alone.
+        merged: Paths of the activations that a batch norm applies now.
     """
 
     changed: tuple[str, ...]
     unchanged: dict[str, str]
+    merged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
             f"{len(self.changed)} batch-norm layers converted, {len(self.unchanged)} left alone"
         ]
+        if self.merged:
+            lines.append(f"  {len(self.merged)} activations merged into them")
         return "\n".join([*lines, *(f"  {path}: {why}" for path, why in self.unchanged.items())])
 
 
-def use_fused_batch_norm(model: keras.Model, *, bessel_correction: bool = True) -> ConversionReport:
+def use_fused_batch_norm(
+    model: keras.Model, *, bessel_correction: bool = True, merge_activations: bool = False
+) -> ConversionReport:
     """Turn every `keras.layers.BatchNormalization` of a model into this package's layer, in place.
 
     Args:
         model: A functional, sequential, nested or subclassed Keras model. Layers that are not
             built yet stay as they are; call a model without an Input on data first.
         bessel_correction: As for the layer. False keeps the running variance of stock Keras.
+        merge_activations: Let each batch norm apply the activation that alone reads it, where both
+            are layers of a functional model (`Activation`, `ReLU`, `LeakyReLU`). A training step
+            is faster and keeps one tensor less. The output of that batch norm, such as
+            `model.get_layer("bn").output`, is the activation's from then on.
 
     Returns:
         What was changed and what was not. Training, evaluation and prediction functions of the
@@ -86,22 +98,26 @@ def use_fused_batch_norm(model: keras.Model, *, bessel_correction: bool = True) 
         layer.batches_seen = None
         layer.start_counting_skips()
 
-    return _convert(model, why_not, convert)
+    report = _convert(model, why_not, convert)
+    if not merge_activations:
+        return report
+    return replace(report, merged=tuple(merge(model, BatchNormalization)))
 
 
 def use_keras_batch_norm(model: keras.Model) -> ConversionReport:
     """Turn every batch-norm layer of this package into Keras's own, in place.
 
     For handing a model to code that does not have this package. Inference stays the same; further
-    training uses the biased running variance of stock Keras.
+    training uses the biased running variance of stock Keras. Merged activations are layers of their
+    own again.
 
     Args:
         model: A functional, sequential, nested or subclassed Keras model. Layers that are not
             built yet stay as they are; call a model without an Input on data first.
 
     Returns:
-        What was changed and what was not: layers with `momentum=None` or `ghost_batch_size` have
-        no counterpart.
+        What was changed and what was not: layers with `momentum=None`, `ghost_batch_size` or an
+        `activation` of their own have no counterpart.
 
     Raises:
         TypeError: If `model` is not a Keras layer or model.
@@ -114,13 +130,18 @@ def use_keras_batch_norm(model: keras.Model) -> ConversionReport:
             return f"its class, {type(layer).__name__}, is derived from ours and may override it"
         if layer.momentum is None or layer.ghost_batch_size is not None:
             return "Keras's layer has no `momentum=None` and no `ghost_batch_size`"
+        if layer.activation is not None:
+            return "Keras's layer has no `activation`"
         return None if layer.built else NOT_BUILT
 
     def convert(layer: Any) -> None:
+        vars(layer).setdefault("renorm", False)  # so far its class's, and Keras's has none
         layer.__class__ = keras.layers.BatchNormalization
         for name in (*DEFAULTS, "batches_seen", "_skips"):
             delattr(layer, name)
 
+    if isinstance(model, keras.Layer):
+        split_activations(model)
     return _convert(model, why_not, convert)
 
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_bn.activations import kernel_activation
 from keras_bn.arguments import check_options, check_shape, renorm_arguments
 from keras_bn.fused import fused_inference, fused_training, why_never_fused, why_not_fused
 from keras_bn.moments import (
@@ -22,6 +23,7 @@ from keras_bn.moments import (
 )
 from keras_bn.native.library import why_not_native
 from keras_bn.native.operators import batch_sums, leading_weights, merged, normalise_by
+from keras_bn.ragged import call_on_values
 from keras_bn.running import (
     bessel_factor,
     cumulative_momentum,
@@ -89,6 +91,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             average over the groups.
         skip_nonfinite: Leave the running statistics alone when the batch has no values or its
             statistics are NaN or Inf. False lets those in, as stock Keras does.
+        activation: Applied to the output: a name, a function or a layer, as for other Keras layers.
+            ReLU, ReLU6, leaky ReLU, SiLU and hard SiLU are part of the native kernel, which then
+            keeps the input alone for the backward pass.
         **kwargs: `name`, `dtype`, `trainable`: as for every Keras layer.
 
     Raises:
@@ -139,6 +144,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         fused: bool | None = None,
         ghost_batch_size: int | None = None,
         skip_nonfinite: bool = True,
+        activation: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -166,6 +172,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         self.fused = fused
         self.ghost_batch_size = ghost_batch_size
         self.skip_nonfinite = skip_nonfinite
+        function = keras.activations.get(activation)
+        self.activation = None if function is keras.activations.linear else function
         check_options(self)
         self.batches_seen: Any = None
         self._skips: Any = None
@@ -216,7 +224,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
         Args:
             inputs: Shape (N, ..., C) with the channels at `axis`; any float dtype. Computed in
-                float32 when half precision.
+                float32 when half precision. A ragged tensor is one batch of all its values.
             training: True normalises by the batch and updates the running statistics, unless
                 `trainable` is False; otherwise the running statistics normalise.
             mask: Shape of `inputs` without the last axis; True marks what enters the moments.
@@ -231,8 +239,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             ValueError: If `mask` does not have one dimension less than `inputs`.
             ValueError: If `sample_weight` has no dimension, or as many as `inputs`.
             ValueError: If `ghost_batch_size` does not divide the batch size.
+            ValueError: If a ragged tensor has ragged channels, or a mask or weights.
             ValueError: If `fused=True` and the fused kernel cannot be used.
         """
+        if isinstance(inputs, tf.RaggedTensor):
+            return call_on_values(self, inputs, training, mask, sample_weight)
         training = bool(training) and self.trainable
         if mask is None and sample_weight is not None:
             # Keras passes the mask on by itself only where one argument is a tensor.
@@ -248,21 +259,36 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
                 if outputs is not None:
                     return ops.cast(outputs, self.compute_dtype)
             if reason is None:
-                return ops.cast(self._train_fused(inputs), self.compute_dtype)
-            return self._train_portable(inputs, mask, sample_weight)
+                return self.activated(ops.cast(self._train_fused(inputs), self.compute_dtype))
+            return self.activated(self._train_portable(inputs, mask, sample_weight))
         # Other ranks need a reshape around the kernel, which hides a batch norm from the export.
         kernel = self.fused is not False and why_not_fused(dtype, training=False) is None
         if kernel and len(inputs.shape) == 4 and self.axis % 4 in (1, 3):
             statistics = (*self._affine(), *self._running())
             outputs = fused_inference(inputs, *statistics, self.epsilon, self.axis)
-            return ops.cast(outputs, self.compute_dtype)
-        return super().call(inputs, training=False)
+            return self.activated(ops.cast(outputs, self.compute_dtype))
+        return self.activated(super().call(inputs, training=False))
+
+    def activated(self, outputs: Any) -> Any:
+        """Apply the activation to normalised outputs, if there is one."""
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """Let a SavedModel whose functions train have the counter, which is no weight."""
+        children: dict[str, Any] = super()._trackable_children(save_type, **kwargs)
+        if save_type == "savedmodel" and self._skips is not None:
+            children = {**children, "skipped_batches_counter": self._skips.count.value}
+        return children
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild this layer; those of Keras's layer and its own."""
         config: dict[str, Any] = super().get_config()
         names = ("bessel_correction", "fused", "ghost_batch_size", "skip_nonfinite")
-        return {**config, **{name: getattr(self, name) for name in names}}
+        options = {name: getattr(self, name) for name in names}
+        activation = self.activation
+        if activation is not None:
+            activation = keras.activations.serialize(activation)
+        return {**config, **options, "activation": activation}
 
     def _require_fused(self, reason: str | None) -> None:
         if self.fused and reason is not None:
@@ -315,7 +341,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
                 self.batches_seen.assign_add(tf.cast(1 - skipped, tf.float32))
             self.moving_mean.assign(mean)
             self.moving_variance.assign(variance)
-        return normalise_by(
+        inside = kernel_activation(self.activation)
+        outputs = normalise_by(
             x,
             moments,
             gamma,
@@ -325,7 +352,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             weights,
             ghost_batch_size=ghosts,
             synchronized=synchronized,
+            activation=inside or (0, 0.0),
         )
+        return outputs if inside else self.activated(outputs)
 
     def _update_by(self, moments: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
         """Update the running statistics by moments of one group; return gamma and beta for them."""

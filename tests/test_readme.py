@@ -16,6 +16,7 @@ from tests.export.foreign_graphs import TORCH, foreign
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def blocks(language, page=README):
@@ -81,3 +82,10 @@ def test_extras_exist():
 @pytest.mark.parametrize("path", re.findall(r"[`(]([\w/]+(?:\.py|\.md|/))[`)]", README))
 def test_paths_exist(path):
     assert any((ROOT / folder / path).exists() for folder in ("", "keras_bn", "export", "tests"))
+
+
+def test_places_that_a_contributor_is_sent_to_exist():
+    folders = [ROOT / name for name in ("keras_bn", "export", "models", "tests")]
+    for place in re.findall(r"`([\w/]+(?:\.py|/))`", CONTRIBUTING):
+        inside = (found for folder in folders for found in folder.rglob(place))
+        assert (ROOT / place).exists() or next(inside, None), place

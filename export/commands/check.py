@@ -1,4 +1,4 @@
-"""`keras-bn check`: whether an ONNX file computes what a Keras model does."""
+"""`keras-bn check`: whether an ONNX file computes what a Keras model, or another one, does."""
 
 import dataclasses
 from pathlib import Path
@@ -8,11 +8,12 @@ import typer
 
 from ..errors import ExportError
 from ..files.keras_file import require_keras_file
-from ..files.paths import require_file
+from ..files.paths import require_file, require_no_keras_file
 from .console import DIFFERS, answer, command_of, progress
 from .model_and_samples import load_with_samples, named_samples, samples_from
 from .options import (
     DebugOption,
+    InputShapesOption,
     JsonOption,
     ModelArgument,
     PageOption,
@@ -22,12 +23,16 @@ from .options import (
     SamplesOption,
     UnsafeOption,
     examples,
+    input_shapes,
     installed_providers,
 )
 from .pages.writing import replacing_page, write_parity_page
+from .two_files import check_two_files, is_onnx
 
 if TYPE_CHECKING:
     import keras
+
+    from ..parity.report import ParityReport
 
 __all__ = ["EXAMPLES", "check"]
 
@@ -38,6 +43,7 @@ EXAMPLES = examples(
     "keras-bn check model.keras model.onnx --range image=0:255 --seed 7",
     "keras-bn check model.keras model.onnx --html proof.html",
     "keras-bn check model.keras model.onnx --json > report.json",
+    "keras-bn check before.onnx after.onnx --input-shape image=1x3x48x320",
 )
 
 
@@ -72,6 +78,7 @@ def check(
             autocompletion=installed_providers,
         ),
     ] = None,
+    shapes: InputShapesOption = None,
     explain: Annotated[
         bool, typer.Option(help="Compare the stages of a fresh export, and every layer, too.")
     ] = True,
@@ -83,12 +90,14 @@ def check(
 ) -> None:
     """Compare an ONNX file with the Keras model it came from, both against float64.
 
-    The exit status is 0 if they agree and 1 if they differ.
+    With an ONNX file in place of MODEL.keras, compare the two files, without
+    TensorFlow. The exit status is 0 if they agree and 1 if they differ.
     """
     del debug
-    require_keras_file(model, unsafe=unsafe)
+    limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
+    config = {} if is_onnx(model) else require_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
-    limits = _ranges(ranges or [])
+    require_no_keras_file(onnx, "MODEL.onnx")
     for option, value in (("--seed", seed), ("--range", ranges or None)):
         if samples is not None and value is not None:
             raise ExportError(
@@ -99,7 +108,32 @@ def check(
 
     providers = providers or [CPU]
     require_providers(providers)
-    given = samples_from(samples, preprocess)
+    if is_onnx(model):
+        keras_only = {
+            "--preprocess": preprocess,
+            "--precision": precision != "keep",
+            "--html": html,
+            "--unsafe": unsafe,
+        }
+        report = check_two_files(
+            model,
+            onnx,
+            samples=samples,
+            limits=limits,
+            shapes=sizes,
+            seed=seed or 0,
+            providers=providers,
+            keras_only=keras_only,
+            shown=not (as_json or quiet),
+        )
+        _answer(report, as_json=as_json, quiet=quiet)
+        return
+    if sizes:
+        raise ExportError(
+            "--input-shape must be left out where MODEL.keras says what is drawn. "
+            f"Received: {' '.join(shapes or [])}."
+        )
+    given = samples_from(samples, preprocess, config)
     with (
         progress(shown=not (as_json or quiet)) as step,
         replacing_page(
@@ -125,6 +159,11 @@ def check(
             step("measuring latencies for the page")
             command = command_of(context)
             write_parity_page(page, report, loaded, source=model, file=onnx, command=command)
+    _answer(report, as_json=as_json, quiet=quiet)
+
+
+def _answer(report: "ParityReport", *, as_json: bool, quiet: bool) -> None:
+    """Print a report; exit with the status of files that differ if they do."""
     from .print_parity import print_parity
 
     answer(

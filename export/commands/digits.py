@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 
 from keras_bn.models import digits_cnn
 
@@ -17,6 +16,7 @@ from ..errors import ExportError
 from ..files.whole_file import replacing
 from ..pipeline import export_onnx
 from ..report import ExportReport
+from ..runtime.session import LEVELS, OnnxRuntime
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,14 +105,14 @@ def run_demo(folder: Path, step: Callable[[str], None] = lambda _: None) -> Demo
     step("exporting, and proving the export")
     path = folder / "digits_cnn.onnx"
     report = export_onnx(model, path, inputs=test_images)
-    session = onnxruntime.InferenceSession(path)
+    session = OnnxRuntime(path, LEVELS[-1])
     return Demo(
         model.name,
         model.count_params(),
         sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers),
         sum(node.op_type == "BatchNormalization" for node in onnx.load(path).graph.node),
         _accuracy(model.predict(test_images, verbose=0), test_digits),
-        _accuracy(session.run(None, {"image": test_images})[0], test_digits),
+        _accuracy(session.runner(["image"], session.outputs)([test_images])[0], test_digits),
         (folder / "digits_cnn.keras").stat().st_size,
         seconds,
         report,

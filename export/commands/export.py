@@ -8,7 +8,7 @@ import typer
 
 from ..errors import ExportError
 from ..files.keras_file import require_keras_file
-from ..files.paths import require_another_file
+from ..files.paths import require_another_file, require_folder
 from ..parity.report import ParityError
 from .console import DIFFERS, answer, command_of, progress
 from .model_and_samples import load_with_samples, named_samples, samples_from
@@ -50,7 +50,7 @@ def export(
     samples: SamplesOption = None,
     preprocess: PreprocessOption = None,
     opset: Annotated[
-        int, typer.Option(metavar="N", help="Version of ONNX's operators, 13 to 18.")
+        int, typer.Option(metavar="N", min=13, max=18, help="Version of ONNX's operators.")
     ] = 18,
     precision: PrecisionOption = "keep",
     inputs_as_nchw: Annotated[
@@ -89,13 +89,14 @@ def export(
     exit status is 1.
     """
     del debug
-    require_keras_file(model, unsafe=unsafe)
+    config = require_keras_file(model, unsafe=unsafe)
+    require_folder(out, "OUT.onnx")
     require_another_file(out, "OUT.onnx", (model, "MODEL.keras"), *named_samples(samples))
     if html is not None and not check:
         raise ExportError("--html must be left out with --no-check. Received: both. It is a proof.")
     if samples is not None and not check and precision != "float16":
         raise ExportError("--input must be left out with --no-check. Received: both.")
-    given = samples_from(samples, preprocess)
+    given = samples_from(samples, preprocess, config)
     failure: ParityError | None = None
     with (
         progress(shown=not (as_json or quiet)) as step,

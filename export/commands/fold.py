@@ -8,20 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ExportError
+from ..files.arrays_file import load_samples
 from ..files.paths import require_another_file, require_file
 from .console import answer, print_text, progress
-from .options import DebugOption, JsonOption, QuietOption, examples
+from .options import (
+    DebugOption,
+    InputShapesOption,
+    JsonOption,
+    QuietOption,
+    SamplesOption,
+    examples,
+    input_shapes,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ..foreign.opening import Opened
+    from ..parity.report import ParityReport
 
 __all__ = ["EXAMPLES", "fold"]
 
 EXAMPLES = examples(
     "keras-bn fold model.onnx folded.onnx",
     "keras-bn fold model.onnx --dry-run",
+    "keras-bn fold model.onnx folded.onnx --input-shape image=1x3x48x320",
     "keras-bn fold model.onnx folded.onnx --json > folds.json",
 )
 
@@ -33,6 +44,14 @@ def fold(
         typer.Argument(metavar="[OUT.onnx]", help="The file to write.", show_default=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; just report.")] = False,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Weights that are inputs too become constants.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option(help="Compare with IN.onnx in ONNX Runtime before OUT.onnx appears.")
+    ] = True,
+    samples: SamplesOption = None,
+    shapes: InputShapesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -42,7 +61,8 @@ def fold(
     Every BatchNormalization, and every constant Mul, Add, Sub or Div, is
     listed: folded, or left and why. OUT.onnx appears whole or not at all; if
     nothing folds it is a copy. Large weights go to a file beside it if they
-    come from one.
+    come from one. Nothing is written if ONNX Runtime finds that it computes
+    something else; the exit status is 1 then.
     """
     del debug
     require_file(model, "IN.onnx")
@@ -50,6 +70,7 @@ def fold(
         raise ExportError("OUT.onnx must be given. Received: none. Or pass --dry-run.")
     if out is not None:
         require_another_file(out, "OUT.onnx", (model, "IN.onnx"))
+    options = _options_of_check(samples, shapes or [])
     from ..files.whole_file import replacing
     from ..foreign.fold_any import fold_opened
     from ..foreign.opening import open_model
@@ -62,10 +83,15 @@ def fold(
     ):
         step(f"folding {model}")
         opened = open_model(model)
+        _require_named(options["input_shapes"], opened)
         files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
         before = sum(path.stat().st_size for path in files)
-        folded, report = fold_opened(opened)
+        folded, report = fold_opened(opened, freeze=freeze)
+        parity = None
         after = None if temporary is None else _write(opened, folded, model, temporary)
+        if check and temporary is not None and folded is not None:
+            step(f"comparing with {model}")
+            parity = _proof(model, temporary, options)
     content: dict[str, Any] = {"path": str(model), "size": before, "out": None, "out_size": after}
     if writing is None:
         end = f"{model}: {before:,} bytes; nothing was written"
@@ -73,12 +99,48 @@ def fold(
         content["out"] = str(writing)
         what = "a copy, nothing was folded" if folded is None else f"{before:,} before"
         end = f"{writing}: {after:,} bytes, {what}"
+    if parity is not None:
+        content["parity"] = {**parity.to_dict(), "path": str(writing)}
+        row = max(parity.outputs, key=lambda row: row.worst.max / row.tolerance)
+        end += (
+            f"; agrees in ONNX Runtime: largest error {row.worst.max:.1e} of the output's scale, "
+            f"allowed {row.tolerance:.1e}"
+        )
     answer(
         lambda: {**content, **report.to_dict()},
         lambda console: print_text(f"{report.table()}\n{end}", console),
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _options_of_check(samples: Path | None, shapes: list[str]) -> dict[str, Any]:
+    """Return what to compare on, having read it."""
+    options: dict[str, Any] = {"input_shapes": input_shapes(shapes)}
+    if samples is not None:
+        options["inputs"] = load_samples(samples)
+    return options
+
+
+def _require_named(shapes: dict[str, list[int]], opened: "Opened") -> None:
+    names = [str(value.name) for value in opened.inputs]
+    for name in shapes:
+        if name not in names:
+            raise ExportError(
+                f"--input-shape must be of an input of IN.onnx, {names}. Received: {name!r}."
+            )
+
+
+def _proof(source: Path, temporary: Path, options: dict[str, Any]) -> "ParityReport":
+    """Compare what was written with the original; raise if it differs."""
+    from ..parity.graphs.proof import prove_fold
+
+    try:
+        return prove_fold(source, temporary, **options)
+    except ExportError as e:
+        raise ExportError(
+            f"{e} To fold without a proof, pass --no-check.".replace(str(temporary), "OUT.onnx")
+        ) from e
 
 
 def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:

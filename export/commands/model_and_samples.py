@@ -6,13 +6,13 @@ Nothing here imports TensorFlow before it is asked to.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ExportError
 from ..files.arrays_file import load_samples
-from ..files.keras_file import load_keras_model
+from ..files.keras_file import input_names_in, load_keras_model
 from .console import quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ __all__ = ["load_with_samples", "named_samples", "samples_from"]
 Given = Callable[["keras.Model"], tuple[dict[str, np.ndarray] | None, tuple[str, ...]]]
 
 
-def samples_from(path: Path | None, preprocess: str | None) -> Given:
+def samples_from(path: Path | None, preprocess: str | None, config: dict[str, Any]) -> Given:
     """Return a function from a model to its samples, having read what needs no model.
 
     Args:
         path: A file of arrays, or a folder of images; None for samples that are to be drawn.
         preprocess: How images become inputs.
+        config: The model's architecture, as its file states it.
 
     Raises:
         ExportError: If the file cannot be used, or `preprocess` is given for no folder.
@@ -48,8 +49,27 @@ def samples_from(path: Path | None, preprocess: str | None) -> Given:
             "--preprocess must be given with a folder of images as --input. "
             f"Received: --preprocess {preprocess} and {f'the file {path}' if path else 'none'}."
         )
-    arrays = None if path is None else load_samples(path)
-    return lambda _: (arrays, ())
+    if path is None:
+        return lambda _: (None, ())
+    arrays = load_samples(path)
+    _require_inputs(arrays, input_names_in(config))
+
+    def selected(model: "keras.Model") -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        from .statistics.arrays import inputs_among
+
+        return inputs_among(arrays, model), ()
+
+    return selected
+
+
+def _require_inputs(arrays: dict[str, np.ndarray], names: list[str]) -> None:
+    """Raise `ExportError` if an input lacks an array; a model's only one may take another."""
+    if len(names) > 1 and not set(names) <= set(arrays):
+        unnamed = "one array without a name, as in an .npy file; give an .npz file"
+        received = unnamed if list(arrays) == [""] else f"arrays {sorted(arrays)}"
+        raise ExportError(
+            f"the samples must have an array for each of the inputs {names}. Received: {received}."
+        )
 
 
 def load_with_samples(

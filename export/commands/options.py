@@ -9,6 +9,7 @@ from ..errors import ExportError
 
 __all__ = [
     "DebugOption",
+    "InputShapesOption",
     "JsonOption",
     "ModelArgument",
     "PageOption",
@@ -31,6 +32,16 @@ UnsafeOption = Annotated[
     typer.Option("--unsafe", help="Let MODEL.keras run code of its own; for files you trust."),
 ]
 # `run` looks for the word itself; the commands only have to accept it.
+InputShapesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="NAME=1x3x48x320",
+        help="Sizes of an input of an ONNX file, where it leaves some free, for what is drawn; "
+        "repeatable.",
+        show_default="found by trying",
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 SamplesOption = Annotated[
@@ -105,3 +116,22 @@ def installed_providers() -> list[str]:
     from ..runtime import providers
 
     return providers.installed_providers()
+
+
+def input_shapes(words: list[str]) -> dict[str, list[int]]:
+    """Return the sizes of each NAME=1x3x48x320, by name.
+
+    Raises:
+        ExportError: If a word is none of that form, or names an input again.
+    """
+    found: dict[str, list[int]] = {}
+    for word in words:
+        name, _, sizes = word.rpartition("=")
+        shape = [int(size) if size.isdecimal() else 0 for size in sizes.split("x")]
+        if not name or name in found or min(shape) < 1:
+            raise ExportError(
+                "--input-shape must be NAME=1x3x48x320, once for each input, in sizes of at least "
+                f"1. Received: {word!r}."
+            )
+        found[name] = shape
+    return found

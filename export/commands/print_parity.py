@@ -34,7 +34,9 @@ def print_parity(report: ParityReport, console: "Console") -> None:
     """
     verdict = "agrees" if report.passed else "DIFFERS"
     style = f"bold {AGREES}" if report.passed else DIFFERS
-    text = one_line_of(f"{verdict}: {report.path} and model {report.model!r}")
+    of_keras = all(row.own == "Keras" for row in report.outputs)
+    other = f"model {report.model!r}" if of_keras else report.model
+    text = one_line_of(f"{verdict}: {report.path} and {other}")
     console.print(Text(text, style=style), soft_wrap=True)
     if report.fault is not None:
         _say(console, report.fault.detail)
@@ -79,7 +81,15 @@ def _outputs(report: ParityReport) -> Table:
     several = len(providers) > 1
     table = _table(
         *("output", "inputs", *(["provider"] if several else [])),
-        *("Keras", "plain", "optim.", "allowed", "RMS", "same", ""),
+        *(
+            ("Keras" if report.outputs[0].own == "Keras" else "first"),
+            "plain",
+            "optim.",
+            "allowed",
+            "RMS",
+            "same",
+            "",
+        ),
         names=2 + several,
     )
     for row in report.outputs:
@@ -163,9 +173,9 @@ def _interesting(layers: tuple[LayerParity, ...]) -> list[int]:
 def _basis(report: ParityReport) -> Iterator[str]:
     """Yield what the figures mean, what they rest on, and the notes."""
     yield (
-        "Largest errors, relative to the output's scale: of Keras itself, and of ONNX Runtime "
-        "with its optimisations off (plain) and on; root mean square (RMS) of the larger; samples "
-        "in the same class."
+        f"Largest errors, relative to the output's scale: of {report.outputs[0].own} itself, and "
+        "of ONNX Runtime with its optimisations off (plain) and on; root mean square (RMS) of the "
+        "larger; samples in the same class."
     )
     if report.layers:
         yield (

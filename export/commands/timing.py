@@ -28,7 +28,8 @@ from ..files.whole_file import scratch_folder
 from ..foreign.fold_any import fold_opened
 from ..foreign.opening import open_model
 from ..foreign.weight_files import read_small
-from ..parity.samples.samples import SIZES, draw
+from ..parity.samples.kinds import SIZES
+from ..parity.samples.samples import draw
 from ..runtime.latency import Latency, measure_latency
 from ..runtime.providers import CPU, require_providers
 from ..runtime.session import LEVELS, OnnxRuntime, Samples

@@ -1,8 +1,8 @@
 """Open Keras models that a stranger may have made, and write them.
 
-A file is opened in Keras's safe mode, so that it runs no code. It may not declare far more than it
-holds (`archives.py`, `stored_weights.py`, `model_limits.py`). Whatever is wrong with it becomes one
-`ExportError`.
+A `.keras` file, or a whole model in HDF5 as `model.save("....h5")` writes it, is opened in Keras's
+safe mode, so that it runs no code. It may not declare far more than it holds (`archives.py`,
+`stored_weights.py`, `model_limits.py`). Whatever is wrong with it becomes one `ExportError`.
 """
 
 import io
@@ -15,48 +15,87 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, one_line
 from .archives import ArchiveError, require_modest, words_of
+from .hdf5_file import is_hdf5, read_hdf5_config
 from .paths import require_file
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["load_compiled_model", "load_keras_model", "require_keras_file", "write_keras_model"]
+__all__ = [
+    "input_names_in",
+    "load_compiled_model",
+    "load_keras_model",
+    "require_keras_file",
+    "write_keras_model",
+]
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
 OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
-HDF5 = b"\x89HDF"
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
 
 
-def require_keras_file(path: Path, *, unsafe: bool = False) -> None:
-    """Raise `ExportError` unless `path` looks like a `.keras` file; needs no TensorFlow.
+def require_keras_file(path: Path, *, unsafe: bool = False) -> dict[str, Any]:
+    """Raise `ExportError` unless `path` looks like a Keras model; needs no TensorFlow.
 
     Args:
-        path: The file.
+        path: A `.keras` file, or a whole model in HDF5.
         unsafe: Whether it may hold Python code, which loading it then runs.
+
+    Returns:
+        The model's architecture, as the file states it.
     """
     require_file(path, "MODEL.keras")
+    if path.suffix == ".onnx":
+        raise ExportError(
+            f"MODEL.keras must be a Keras model. Received: {str(path)!r}, an ONNX file. "
+            "`keras-bn fold` folds one, and `keras-bn check` compares two."
+        )
     try:
-        with path.open("rb") as file:
-            if file.read(len(HDF5)) == HDF5:
-                raise ArchiveError("it is an HDF5 file, Keras's old format, or weights alone")
-        with zipfile.ZipFile(path) as archive:
-            missing = {CONFIG, WEIGHTS} - set(archive.namelist())
-            if missing:
-                raise ArchiveError(f"it has no {' and no '.join(sorted(missing))}")
-            require_modest(archive, path.stat().st_size)
-            size = archive.getinfo(CONFIG).file_size
-            if size > LARGEST_CONFIG:
-                raise ArchiveError(f"its {CONFIG} has {size:,} bytes, more than {LARGEST_CONFIG:,}")
-            config = json.loads(archive.read(CONFIG))
-            if not isinstance(config, dict):
-                raise ArchiveError(f"its {CONFIG} is no JSON object")
+        config = read_hdf5_config(path, LARGEST_CONFIG) if is_hdf5(path) else _config_of(path)
+        if not isinstance(config, dict):
+            raise ArchiveError(f"its {CONFIG} is no JSON object")
     except Exception as e:  # zipfile, zlib and json raise many kinds, RecursionError included
         raise _not_a_model(path, words_of(e)) from e
     code = [] if unsafe else _code_in(config)
     if code:
         raise _holds_code(path, f"code in {', '.join(map(repr, code))}, as a Lambda has it")
+    return config
+
+
+def _config_of(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        missing = {CONFIG, WEIGHTS} - set(archive.namelist())
+        if missing:
+            raise ArchiveError(f"it has no {' and no '.join(sorted(missing))}")
+        require_modest(archive, path.stat().st_size)
+        size = archive.getinfo(CONFIG).file_size
+        if size > LARGEST_CONFIG:
+            raise ArchiveError(f"its {CONFIG} has {size:,} bytes, more than {LARGEST_CONFIG:,}")
+        return json.loads(archive.read(CONFIG))
+
+
+def input_names_in(config: dict[str, Any]) -> list[str]:
+    """Return the names of a functional or sequential model's inputs; none where they are not told.
+
+    Args:
+        config: What `require_keras_file` returned.
+    """
+    inner = config.get("config")
+    inner = inner if isinstance(inner, dict) else {}
+    if config.get("class_name") == "Sequential":
+        first = (inner.get("layers") or [None])[0]
+        is_input = isinstance(first, dict) and first.get("class_name") == "InputLayer"
+        return [str(first["config"]["name"])] if is_input else []
+    names: list[str] = []
+    waiting = [inner.get("input_layers")]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list) and len(part) == 3 and isinstance(part[0], str):
+            names.append(part[0])
+        elif isinstance(part, list | dict):
+            waiting += reversed(list(part.values() if isinstance(part, dict) else part))
+    return names
 
 
 def _code_in(config: Any) -> list[str]:
@@ -80,7 +119,7 @@ def load_keras_model(path: Path, *, unsafe: bool = False) -> "keras.Model":
     """Load a `.keras` file, in safe mode.
 
     Args:
-        path: A file written by `model.save("....keras")`.
+        path: A file written by `model.save("....keras")` or `model.save("....h5")`.
         unsafe: Whether to run the Python code that the file may hold, such as a Lambda's.
 
     Raises:
@@ -131,18 +170,25 @@ def load_compiled_model(path: Path, *, unsafe: bool = False) -> tuple["keras.Mod
 
 def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
     import keras
+    from keras.src.legacy.saving.legacy_h5_format import load_model_from_hdf5
 
     import keras_bn.layer  # noqa: F401  registers the layer
 
     from .model_limits import limited_variables, require_modest_tensors
     from .stored_weights import declared_in
 
-    with zipfile.ZipFile(path) as archive:
-        content = archive.read(WEIGHTS)
-        stored = declared_in(io.BytesIO(content), len(content))
-    del content
+    if is_hdf5(path):
+        with path.open("rb") as stream:
+            stored = declared_in(stream, path.stat().st_size)
+        load = load_model_from_hdf5  # whatever the file is called
+    else:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(WEIGHTS)
+            stored = declared_in(io.BytesIO(content), len(content))
+        del content
+        load = keras.models.load_model
     with limited_variables(stored):
-        model = keras.models.load_model(path, compile=compiled, safe_mode=not unsafe)
+        model = load(path, compile=compiled, safe_mode=not unsafe)
     require_modest_tensors(model)
     return model
 

@@ -22,6 +22,7 @@ def write(
     *,
     external_data: bool | None = None,
     metadata: Mapping[str, str] | None = None,
+    describe_values: bool = True,
 ) -> int:
     """Check a graph in full and write it.
 
@@ -31,6 +32,9 @@ def write(
         external_data: Whether the weights go to a file of their own; see `external.py`. None: if
             one file cannot hold everything.
         metadata: Entries for the file's `metadata_props`.
+        describe_values: Whether the file says the types and shapes of the values between nodes.
+            Whoever infers them needs no `value_info`, and a tool that fixes the size of an input
+            finds the free sizes in it a contradiction.
 
     Returns:
         The size in bytes, of both files if there are two.
@@ -40,7 +44,7 @@ def write(
             `external_data` is False.
         ExportError: If a file cannot be written, such as on a full disk.
     """
-    parts = skeleton(model, metadata or {})
+    parts = skeleton(model, metadata or {}, describe_values=describe_values)
     _check(parts.checked)
     size, content = parts.single_file()
     largest = LARGEST_FILE - FOR_METADATA

@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import importlib
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["SourceFile", "versions"]
+__all__ = ["OF_ONNX", "SourceFile", "versions"]
 
 PACKAGES = ("keras_bn", "keras", "tensorflow", "numpy", "onnx", "onnxruntime")
+OF_ONNX = ("keras_bn", "numpy", "onnx", "onnxruntime")  # where no Keras model plays a part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +40,12 @@ class SourceFile:
         return Path(self.path).name
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what a report is made with, by name.
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of what a report is made with, by name; imports it.
 
     The imported modules tell theirs: the distribution that brought them may be named otherwise, as
     tf-nightly, tensorflow-cpu and onnxruntime-gpu are.
     """
-    modules = {name.replace("_", "-"): importlib.import_module(name) for name in PACKAGES}
+    modules = {name.replace("_", "-"): importlib.import_module(name) for name in packages}
     told = {name: str(module.__version__) for name, module in modules.items()}
     return {"python": platform.python_version(), **told}

@@ -89,12 +89,15 @@ class Skeleton:
         return _serialized(proto)
 
 
-def skeleton(model: ir.Model, metadata: Mapping[str, str]) -> Skeleton:
+def skeleton(
+    model: ir.Model, metadata: Mapping[str, str], *, describe_values: bool = True
+) -> Skeleton:
     """Take a graph apart.
 
     Args:
         model: The graph; stays unchanged.
         metadata: Entries for `metadata_props`, which win over those of the model.
+        describe_values: Whether the file says the types and shapes of the values between nodes.
     """
     graph = model.graph
     constants = [v for v in graph.initializers.values() if v.const_value is not None]
@@ -111,6 +114,8 @@ def skeleton(model: ir.Model, metadata: Mapping[str, str]) -> Skeleton:
     proto = MODEL()
     proto.CopyFrom(checked)
     del proto.graph.input[len(graph.inputs) :]
+    if not describe_values:
+        proto.graph.ClearField("value_info")
     return Skeleton(proto, checked, large)
 
 

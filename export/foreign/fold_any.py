@@ -3,20 +3,30 @@
     folded, report = fold_batch_norms("resnet.onnx")
 
 opens a model (`opening.py`), sees what of it is left whole (`whole.py`), makes the rest ready and
-takes that back afterwards (`working_copy.py`); in between is the walk of `stages/folding/fold.py`.
-A model in which nothing folds is given back as it is, to the last byte.
+takes that back afterwards (`working_copy.py`). In between, clamps and the scalar arithmetic around
+them become HardSigmoid (`stages/simplify/hard_sigmoid.py`), and `stages/folding/fold.py` walks. A
+model in which nothing changes is given back as it is, to the last byte.
 """
 
 import os
+from collections.abc import Iterator
 from typing import overload
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ExportError
 from ..files.wire import skeleton
+from ..graph.operators import count_operators
 from ..stages.folding.fold import fold
-from ..stages.folding.report import FoldReport
+from ..stages.folding.report import Fold, FoldReport
+from ..stages.folding.savings import saved_by
+from ..stages.folding.tensors import name_of
+from ..stages.simplify.editor import Editor
+from ..stages.simplify.hard_sigmoid import hard_sigmoids
+from ..stages.simplify.pairs import cancel_pairs
+from ..stages.simplify.runtime_traps import avoid_runtime_traps, avoid_slow_padding
 from .opening import Opened, open_model
 from .origin import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
@@ -26,11 +36,18 @@ __all__ = ["fold_batch_norms", "fold_opened"]
 
 
 @overload
-def fold_batch_norms(model: onnx.ModelProto) -> tuple[onnx.ModelProto, FoldReport]: ...
+def fold_batch_norms(
+    model: onnx.ModelProto, *, freeze: bool = ..., check: bool = ...
+) -> tuple[onnx.ModelProto, FoldReport]: ...
 @overload
-def fold_batch_norms(model: ir.Model | str | os.PathLike[str]) -> tuple[ir.Model, FoldReport]: ...
+def fold_batch_norms(
+    model: ir.Model | str | os.PathLike[str], *, freeze: bool = ..., check: bool = ...
+) -> tuple[ir.Model, FoldReport]: ...
 def fold_batch_norms(
     model: onnx.ModelProto | ir.Model | str | os.PathLike[str],
+    *,
+    freeze: bool = False,
+    check: bool = False,
 ) -> tuple[onnx.ModelProto | ir.Model, FoldReport]:
     """Fold every batch norm, and every constant Mul, Add, Sub or Div, that exact algebra lets go.
 
@@ -40,16 +57,22 @@ def fold_batch_norms(
     Args:
         model: An ONNX model from any exporter, opset 9 or newer: a path, an `onnx.ModelProto` or
             an `onnx_ir.Model`. Stays unchanged.
+        freeze: Whether weights that are inputs too, which a caller may replace from version 4 of
+            the IR on, are constants from now on, and inputs no more.
+        check: Whether to run both in ONNX Runtime and judge the folded one by the original in
+            float64; see docs/parity.md.
 
     Returns:
         The folded model, of the kind given, an `onnx_ir.Model` for a path; the one given itself if
-        nothing was folded. And one row for each affine operator found: folded, or left and why.
+        nothing was changed. And one row for each affine operator found: folded, or left and why.
 
     Raises:
         TypeError: If `model` is something else.
         ExportError: If the model cannot be read, or is not a whole and valid ONNX model.
         ExportError: If a weight is in a file outside the model's folder, or that is too short.
         ExportError: If `model` is a path, and `onnx_ir` cannot hold what is in the file.
+        ExportError: If `check` is asked for and ONNX Runtime cannot run the model.
+        ParityError: If `check` is asked for and finds that the two differ.
 
     Example:
         >>> import onnx, keras_bn.export
@@ -64,7 +87,11 @@ def fold_batch_norms(
         (['Conv'], 'Mul y: backward into c')
     """
     opened = open_model(model)
-    folded, report = fold_opened(opened)
+    folded, report = fold_opened(opened, freeze=freeze)
+    if check and folded is not None:
+        from ..parity.graphs.proof import prove_fold  # imports ONNX Runtime
+
+        prove_fold(model, folded)
     if isinstance(model, onnx.ModelProto):
         return (model if folded is None else _as_proto(folded, model)), report
     if folded is None and opened.lost:
@@ -87,14 +114,15 @@ def _as_proto(folded: ir.Model, given: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def fold_opened(opened: Opened) -> tuple[ir.Model | None, FoldReport]:
+def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | None, FoldReport]:
     """Fold a model that has been opened.
 
     Args:
         opened: The model; stays unchanged.
+        freeze: As for `fold_batch_norms`.
 
     Returns:
-        A folded copy, or None if nothing was folded; and the report.
+        A folded copy, or None if nothing was changed; and the report.
 
     Raises:
         ExportError: If the model turns out not to be valid.
@@ -105,14 +133,45 @@ def fold_opened(opened: Opened) -> tuple[ir.Model | None, FoldReport]:
         model = opened.model if opened.lost else opened.model.clone()
         return None, FoldReport((), tuple(refusals_in(model, *whole)))
     try:
-        work = WorkingCopy.of(opened.model)
+        work = WorkingCopy.of(opened.model, freeze=freeze)
+        clamps = list(_write_hard_sigmoids(work.model))
         folded, report = fold(work.model)
+        _tidy(folded)
     except Exception as e:  # an attribute of the wrong type, an operator with too few inputs, ...
         _require_valid(opened, e)
         raise
     refusals = (*report.refusals, *refusals_in_functions(opened.model))
-    report = FoldReport(report.folds, refusals)
-    return (work.restored(folded) if report.folds else None), report
+    folds = (*clamps, *report.folds)
+    result = work.restored(folded) if folds or work.frozen else None
+    before = count_operators(opened.model.graph)
+    after = before if result is None else count_operators(result.graph)
+    return result, FoldReport(folds, refusals, before, after, len(work.replaceable))
+
+
+def _write_hard_sigmoids(model: ir.Model) -> Iterator[Fold]:
+    """Write clamps as HardSigmoid, in place; yield a row for each affine operator in them."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for new, gone in hard_sigmoids(Editor(graph)):
+            for node in gone:
+                if node.op_type in ("Add", "Div", "Mul", "Sub"):
+                    name, saved = name_of(node), saved_by(node)
+                    yield Fold(name, node.op_type, None, "clamp", (name_of(new),), (), *saved)
+
+
+def _tidy(model: ir.Model) -> None:
+    """Remove what a batch norm has stood between, and keep off what ONNX Runtime would make of it.
+
+    Args:
+        model: The folded model; changed.
+    """
+    changed = False
+    for graph in (model.graph, *model.graph.subgraphs()):
+        editor = Editor(graph)
+        changed |= cancel_pairs(editor)
+        avoid_runtime_traps(editor)
+        avoid_slow_padding(editor)
+    if changed:
+        RemoveUnusedNodesPass()(model)  # what computed the shapes
 
 
 def _require_valid(opened: Opened, error: Exception) -> None:

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..errors import ExportError, one_line
 from ..files.onnx_file import LARGEST_FILE
-from ..files.paths import require_file
+from ..files.paths import require_file, require_no_keras_file
 from ..graph.onnx_inference import captured_logs
 from .origin import Origin, invalid_model
 from .soundness import require_sound, require_unique_names
@@ -84,6 +84,7 @@ def open_model(
 
 def _read(path: Path, source: Origin) -> onnx.ModelProto:
     require_file(path, "The ONNX model")
+    require_no_keras_file(path, "The ONNX model")
     try:
         size = path.stat().st_size
         if not 0 < size <= LARGEST_FILE:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ..graph.bodies import bodies_of
 from ..graph.exact import FLOATING
+from ..graph.families import REARRANGING
 from ..graph.operators import is_onnx
 from ..stages.folding.affine_nodes import affine_input
 from ..stages.folding.reason import Reason
@@ -23,12 +24,12 @@ from ..stages.folding.report import Refusal
 from ..stages.folding.tensors import name_of
 from .opening import TRAINING, Opened
 
-__all__ = ["refusals_in", "refusals_in_functions", "why_whole"]
+__all__ = ["is_quantised", "refusals_in", "refusals_in_functions", "why_whole"]
 
 OLDEST = 9
 QUANTISED = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QuantizeLinear"})
 QUANTISED_PREFIXES = ("DynamicQuantize", "QEmbed", "QLinear", "QOrdered")
-MOVING = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
+MOVING = REARRANGING | {"Cast"}
 
 
 def why_whole(opened: Opened) -> tuple[Reason, str] | None:
@@ -39,7 +40,7 @@ def why_whole(opened: Opened) -> tuple[Reason, str] | None:
         return Reason.OPERATOR_UNKNOWN, f"the model holds {' and '.join(opened.lost)}"
     for graph in _all_graphs(opened.model):
         for node in _nodes(graph):
-            if _is_quantised(node.op_type):
+            if is_quantised(node.op_type):
                 return Reason.QUANTISED, f"{node.op_type} {name_of(node)}"
     opset = opset_of(opened.model)
     if opset < OLDEST:
@@ -108,7 +109,8 @@ def _has_floating_operand(node: ir.Node, data: ir.Value) -> bool:
     return all(v.const_value is not None and v.const_value.dtype in FLOATING for v in operands)
 
 
-def _is_quantised(operator: str) -> bool:
+def is_quantised(operator: str) -> bool:
+    """Say whether an operator takes or makes numbers of 8 bits or fewer."""
     return operator in QUANTISED or operator.startswith(QUANTISED_PREFIXES) or "Integer" in operator
 
 

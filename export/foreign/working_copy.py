@@ -1,9 +1,9 @@
 """A graph from any exporter -> one that the fold can work on, and back.
 
 `WorkingCopy.of` makes, in a copy, whatever the fold relies on: what depends on constants alone is a
-constant; shapes and dtypes are inferred; each node has a name to be reported by; and in a file of
-the IR before version 4, whose every weight had to be listed among the inputs, weights are weights
-(ONNX Runtime does not let a caller replace them there, either).
+constant; shapes and dtypes are inferred, from the weights too; each node has a name to be reported
+by; and in a file of the IR before version 4, whose every weight had to be listed among the inputs,
+weights are weights (ONNX Runtime does not let a caller replace them there, either).
 
 `WorkingCopy.restored` takes all of it back in the folded graph but the constants, so that nothing
 else in it differs from the original.
@@ -17,14 +17,13 @@ import onnx_ir as ir
 from ..graph.names import Names
 from ..graph.onnx_inference import infer_shapes
 from ..stages.constants.evaluate import evaluate_constants
+from ..stages.simplify.told_shapes import tell_shapes
 from .weight_files import read_small
 from .whole import opset_of
 
 __all__ = ["WorkingCopy"]
 
 WEIGHTS_ARE_NO_INPUTS = 4  # from this version of the IR on
-
-Annotation = tuple[ir.TypeProtocol | None, ir.Shape | None]
 
 
 @dataclass(frozen=True)
@@ -35,26 +34,43 @@ class WorkingCopy:
         model: The copy.
         original: The model itself, unchanged.
         given_names: The names that nodes without one were given.
+        replaceable: The names of weights that are inputs too, which a caller may replace.
+        frozen: The names of those that are constants from now on.
     """
 
     model: ir.Model
     original: ir.Model
     given_names: frozenset[str]
+    replaceable: frozenset[str]
+    frozen: frozenset[str]
 
     @classmethod
-    def of(cls, model: ir.Model) -> "WorkingCopy":
-        """Copy a model and make it ready; the model stays unchanged."""
+    def of(cls, model: ir.Model, *, freeze: bool = False) -> "WorkingCopy":
+        """Copy a model and make it ready; the model stays unchanged.
+
+        Args:
+            model: The model.
+            freeze: Whether no weight is an input any more.
+        """
         copy = model.clone()
         read_small(copy)
         names = _name_nodes(copy.graph)
+        both = frozenset(str(v.name) for v in copy.graph.inputs if v.is_initializer())
+        if copy.ir_version < WEIGHTS_ARE_NO_INPUTS or freeze:
+            copy.graph.inputs[:] = [v for v in copy.graph.inputs if not v.is_initializer()]
         if copy.ir_version < WEIGHTS_ARE_NO_INPUTS:
-            kept = [value for value in copy.graph.inputs if not value.is_initializer()]
-            copy.graph.inputs[:] = kept
+            both = frozenset()
+        none = frozenset[str]()
         opset = opset_of(copy)
         copy.graph.opset_imports.pop("ai.onnx", None)
         copy.graph.opset_imports[""] = opset
+        _forget_negative_sizes(copy)
         infer_shapes(copy, lenient=True)
-        return cls(evaluate_constants(copy), model, names)
+        copy = evaluate_constants(copy, grown=True)
+        if _tell_shapes(copy):
+            infer_shapes(copy, lenient=True)  # behind what was told
+            _tell_shapes(copy)
+        return cls(copy, model, names, none if freeze else both, both if freeze else none)
 
     def restored(self, folded: ir.Model) -> ir.Model:
         """Take back in a folded graph, in place, what was only for the fold.
@@ -88,6 +104,21 @@ class WorkingCopy:
             value.type, value.shape = other.type, other.shape
         for value, other in zip(graph.outputs, self.original.graph.outputs, strict=True):
             value.type, value.shape = other.type, other.shape
+
+
+def _tell_shapes(model: ir.Model) -> bool:
+    told = tell_shapes(model.graph)
+    for body in model.graph.subgraphs():
+        told |= tell_shapes(body, inputs=False)
+    return told
+
+
+def _forget_negative_sizes(model: ir.Model) -> None:
+    """Let a size of -1, as some exporters write one that is free, be unknown."""
+    for value in (*model.graph.inputs, *model.graph.outputs, *_made_in(model.graph)):
+        if value.shape is not None and any(isinstance(n, int) and n < 0 for n in value.shape):
+            sizes = [None if isinstance(n, int) and n < 0 else n for n in value.shape]
+            value.shape = ir.Shape(sizes)
 
 
 def _made_in(graph: ir.Graph) -> Iterator[ir.Value]:

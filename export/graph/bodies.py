@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-__all__ = ["bodies_of"]
+__all__ = ["bodies_of", "holds_graph"]
+
+GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
@@ -16,3 +18,8 @@ def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type is ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()
+
+
+def holds_graph(node: ir.Node) -> bool:
+    """Say whether a node has a graph, or in a function stands for one that it will be given."""
+    return any(attribute.type in GRAPHS for attribute in node.attributes.values())

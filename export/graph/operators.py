@@ -1,8 +1,10 @@
 """ONNX's own operators, as against those of other domains."""
 
+from collections import Counter
+
 import onnx_ir as ir
 
-__all__ = ["STANDARD", "is_onnx", "is_standard"]
+__all__ = ["STANDARD", "count_operators", "is_onnx", "is_standard"]
 
 STANDARD = frozenset({"", "ai.onnx"})
 
@@ -12,6 +14,11 @@ HOLDING_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 def is_onnx(node: ir.Node) -> bool:
     """Say whether a node is of the standard operator set."""
     return node.domain in STANDARD
+
+
+def count_operators(graph: ir.Graph) -> dict[str, int]:
+    """Return how many nodes of each type a graph has, and the graphs within it."""
+    return dict(sorted(Counter(node.op_type for node in graph.all_nodes()).items()))
 
 
 def is_standard(node: ir.Node) -> bool:

@@ -15,19 +15,24 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 
 from ..errors import ExportError
 from ..files.paths import require_file
 from ..files.provenance import versions
 from ..foreign.opening import open_model
 from ..runtime.providers import CPU, require_providers
+from ..runtime.session import by_position
 from ..signature import signature_of
 from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
-from .expected import expected_of, judge
+from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
+from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators
 from .report import OutputParity, ParityReport
-from .samples.samples import draw, split
+from .samples.given import split
+from .samples.kinds import Drawn, drawn_for
+from .samples.samples import draw
 from .surface import Surface
 
 __all__ = ["check_parity"]
@@ -81,18 +86,31 @@ def check_parity(
     require_file(path, "MODEL.onnx")
     surface = Surface.of(open_model(path, where="check"))
     signature = signature_of(model, input_signature)
-    drawn: dict[str, str] = {}
-    notes: list[str] = []
+
+    bits = quantised_operators(onnx.load(path, load_external_data=False))
+
+    def expect(found: Drawn) -> tuple[Expected, Drawn]:
+        batches = [batch for batch in found[0] if not bits or batch.case not in UNCALIBRATED]
+        return expected_of(model, signature, batches, precision), (batches, *found[1:])
+
     if inputs is None:
-        batches, drawn, notes = draw(
-            model, signature, seed=seed, ranges=ranges, precision=precision
+        expected, (batches, drawn, notes) = drawn_for(
+            expect,
+            lambda limits: draw(
+                model, signature, seed=seed, ranges=ranges, precision=precision, otherwise=limits
+            ),
         )
     else:
         largest = functools.partial(largest_batch, model, signature)
-        batches = list(split(inputs, signature.specs, largest))
-    expected = expected_of(model, signature, batches, precision)
-    outputs = [row for name in providers for row in judge(path, expected, name)]
-    notes += surface.notes(expected, precision)
+        given = list(split(inputs, signature.specs, largest))
+        expected, (batches, drawn, notes) = expect((given, {}, []))
+    outputs = [
+        row for name in providers for row in judge(path, expected, name, quantised=bool(bits))
+    ]
+    notes = [*notes, *surface.notes(expected, precision)]
+    if bits:
+        there = by_position(expected.inputs, surface.inputs)
+        notes += notes_of_bits(bits, outputs, onnx.load(path), there, expected.cases[0].batches[-1])
     report = ParityReport(
         str(model.name),
         str(path),
@@ -103,7 +121,7 @@ def check_parity(
         notes=(*notes, *expected.notes),
         versions=versions(),
     )
-    if explain is False or (explain is None and report.passed):
+    if bits or explain is False or (explain is None and report.passed):
         return report
     found = explain_difference(
         model,

@@ -13,18 +13,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..errors import ExportError, one_line
+from ..errors import one_line
 from ..runtime.providers import CPU
-from ..runtime.session import LEVELS, OnnxRuntime, Samples
+from ..runtime.session import LEVELS, OnnxRuntime, Samples, run_batches
 from ..signature import Signature
 from .measure import errors_of, scale_of
-from .reference.keras_runs import in_keras, run_batches
+from .reference.keras_runs import in_keras
 from .reference.refused import StoodIn
 from .reference.rounding import run_rounded
 from .reference.truth import Float64Weights
 from .report import OutputParity
 from .rule import MULTIPLE, TRUTHS, compare
-from .samples.samples import Batch, cannot_run
+from .samples.kinds import Batch, NothingFiniteError, require_finite
+from .samples.refusal import cannot_run
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
 
@@ -60,6 +61,7 @@ class Expected:
         cases: An entry for each kind.
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
         stood_in: What TensorFlow refuses to compute on this CPU in the model's own precision.
+        left_out: Kinds on which an output has no finite value.
     """
 
     inputs: list[str]
@@ -67,11 +69,17 @@ class Expected:
     cases: list[Case]
     epsilon: float
     stood_in: StoodIn
+    left_out: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What the truth says about the model."""
-        limit, notes = float(np.sqrt(self.epsilon)), self.stood_in.notes
+        limit = float(np.sqrt(self.epsilon))
+        notes = self.stood_in.notes
+        notes += [
+            f"{kind} inputs were left out: an output has no finite value on them"
+            for kind in self.left_out
+        ]
         for case in self.cases:
             for name, truth, own in zip(self.outputs, case.truth, case.own, strict=True):
                 error = errors_of(truth, own, scale_of(truth)).max
@@ -95,31 +103,42 @@ def expected_of(
         precision: "keep", or what a file computes in.
 
     Raises:
-        ExportError: If Keras cannot run on a batch, or no value of an output is finite.
+        ExportError: If Keras cannot run on a batch.
+        NothingFiniteError: If no value of an output is finite on the first kind of inputs.
     """
     stood_in = StoodIn()
     run, names = in_keras(model, signature, stood_in=stood_in)
     weights = Float64Weights(model)
     wide, _ = in_keras(model, signature, weights)
     epsilon = epsilon_of(model) if precision == "keep" else float(np.finfo(precision).eps)
-    cases = []
+    cases: list[Case] = []
+    left_out = []
     for kind in dict.fromkeys(batch.case for batch in batches):
-        arrays = [batch.arrays for batch in batches if batch.case == kind]
+        arrays = [_taken(batch.arrays, precision) for batch in batches if batch.case == kind]
         try:
             own = run_batches(run, arrays)
         except Exception as e:  # running a model runs the code of every layer
             raise cannot_run([array.shape for array in arrays[0]], e) from e
         truth, reference = _truth(wide, arrays, own)
-        for name, values in zip(names, truth, strict=True):
-            if values.size == 0 or not np.isfinite(values).any():
-                raise ExportError(
-                    f"check: output {name!r} of the Keras model must have finite values to "
-                    f"compare. Received: {values.size} values, none finite, on {kind} inputs. "
-                    "Give other samples, or mend the model."
-                )
+        try:
+            require_finite(names, truth, kind)
+        except NothingFiniteError:
+            if not cases:
+                raise
+            left_out.append(kind)
+            continue
         rounded = functools.partial(run_rounded, model, signature, arrays, MULTIPLE * epsilon)
         cases.append(Case(kind, arrays, own, truth, reference, functools.cache(rounded)))
-    return Expected([spec.name for spec in signature.specs], names, cases, epsilon, stood_in)
+    return Expected(
+        [spec.name for spec in signature.specs], names, cases, epsilon, stood_in, tuple(left_out)
+    )
+
+
+def _taken(arrays: Samples, precision: str) -> Samples:
+    """Return float64 numbers as a file in float32 takes them, in which all else is as it was."""
+    if precision != "float32":
+        return arrays
+    return [a.astype(np.float32).astype(a.dtype) if a.dtype == np.float64 else a for a in arrays]
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
@@ -153,13 +172,16 @@ def epsilon_of(model: keras.Model) -> float:
     return max(2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps) for dtype in known)
 
 
-def judge(path: Any, expected: Expected, provider: str = CPU) -> tuple[OutputParity, ...]:
+def judge(
+    path: Any, expected: Expected, provider: str = CPU, *, quantised: bool = False
+) -> tuple[OutputParity, ...]:
     """Compare a file with what is expected of it.
 
     Args:
         path: The file.
         expected: What Keras makes of the inputs.
         provider: ONNX Runtime's execution provider.
+        quantised: Whether the file computes in 8 bits.
 
     Returns:
         An entry for each kind of inputs and each output.
@@ -186,6 +208,7 @@ def judge(path: Any, expected: Expected, provider: str = CPU) -> tuple[OutputPar
             optimised=optimised[i],
             epsilon=expected.epsilon,
             rounded=functools.partial(_rounded, case, i),
+            quantised=quantised,
         )
         for case, plain, optimised in zip(expected.cases, *found, strict=True)
         for i, name in enumerate(expected.outputs)

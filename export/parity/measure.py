@@ -9,9 +9,17 @@ import numpy as np
 
 from .report import QUANTILES, Errors
 
-__all__ = ["argmax_agreement", "channel_errors", "errors_of", "scale_of", "top5_agreement"]
+__all__ = [
+    "argmax_agreement",
+    "channel_errors",
+    "errors_of",
+    "is_rescaled",
+    "scale_of",
+    "top5_agreement",
+]
 
 TOP = 5
+RESCALED = 1e-2  # of the RMS error without: what the best factor and offset per channel may leave
 
 
 def scale_of(truth: np.ndarray) -> float:
@@ -111,3 +119,15 @@ def _agreement(truth: np.ndarray, found: np.ndarray, tolerance: float, count: in
     least = np.partition(truth, -count, axis=1)[:, -count]  # of those that are rightly chosen
     good = np.take_along_axis(truth, chosen, 1) >= least[:, None] - tolerance
     return float(good.all(1).mean())
+
+
+def is_rescaled(truth: np.ndarray, array: np.ndarray) -> bool:
+    """Say whether a factor and an offset per channel, the last axis, explain most of the error."""
+    x, y = (a.reshape(-1, a.shape[-1]).astype(np.float64) for a in (truth, array))
+    if len(x) < 4:
+        return False
+    dx, dy = x - x.mean(0), y - y.mean(0)
+    power = (dx**2).sum(0)
+    factor = np.where(power > 0, (dx * dy).sum(0) / np.where(power > 0, power, 1.0), 1.0)
+    left = np.sqrt(np.mean((dy - factor * dx) ** 2))
+    return bool(left <= RESCALED * np.sqrt(np.mean((y - x) ** 2)))

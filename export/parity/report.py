@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 SCHEMA = 1  # version of the JSON; rises when a field changes its meaning or goes
+# Of a file in 8 bits: the share of the samples that must have the same class, of how many or more.
+SAME_CLASS, ENOUGH_SAMPLES = 0.9, 20
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 Stage = Literal["tracing", "layout", "folding", "precision", "file", "optimiser"]
@@ -68,6 +70,10 @@ class OutputParity:
         argmax_agreement: Share of the samples whose largest value is at the same place as in the
             truth, or at one that is as large within the tolerance; None if it is no classifier's.
         top5_agreement: Likewise of those that have the same five largest.
+        signal_to_noise: Of a file that computes in 8 bits, by which it is judged: 20 log10 of the
+            root mean square of the truth to that of the error, in dB, at the worse level of
+            optimisation; None for any other file.
+        own: Whose errors `keras` are: "Keras", or "the first file" where two files are compared.
         bad_channel: A channel along the last axis whose error is too large for that channel's own
             magnitude, although it is small beside the whole output; None if there is none.
     """
@@ -87,6 +93,8 @@ class OutputParity:
     argmax_agreement: float | None = None
     top5_agreement: float | None = None
     bad_channel: int | None = None
+    own: str = "Keras"
+    signal_to_noise: float | None = None
 
     @property
     def worst(self) -> Errors:
@@ -99,7 +107,15 @@ class OutputParity:
         return (
             all(self.allows(errors) for errors in (self.onnx, self.optimised))
             and self.bad_channel is None
+            and not self._classes_differ
         )
+
+    @property
+    def _classes_differ(self) -> bool:
+        """Whether a file in 8 bits gives too many of enough samples another class."""
+        of_bits = self.signal_to_noise is not None and self.samples >= ENOUGH_SAMPLES
+        share = self.argmax_agreement
+        return of_bits and share is not None and share < SAME_CLASS
 
     def allows(self, errors: Errors) -> bool:
         """Say whether errors are within the tolerances."""
@@ -112,7 +128,7 @@ class OutputParity:
             f"{'agrees' if self.passed else 'DIFFERS'}: output {self.name!r}, largest error "
             f"{self.onnx.max:.1e} of the output's scale {self.scale:.3g}, "
             f"{self.optimised.max:.1e} with ONNX Runtime's optimisations "
-            f"(Keras itself {self.keras.max:.1e}, allowed {self.tolerance:.1e}), "
+            f"({self.own} itself {self.keras.max:.1e}, allowed {self.tolerance:.1e}), "
             f"on {self.case} inputs"
         )
         worst = self.worst
@@ -122,6 +138,10 @@ class OutputParity:
             text += (
                 f"; worst at {list(worst.index)}: {worst.found:.6g} instead of {worst.expected:.6g}"
             )
+        if self.signal_to_noise is not None:
+            text += f"; signal to noise {self.signal_to_noise:.1f} dB"
+            if self.argmax_agreement is not None:
+                text += f", {self.argmax_agreement:.0%} of the samples in the same class"
         if self.bad_channel is not None:
             text += f"; channel {self.bad_channel} is wrong for its own magnitude"
         return text

@@ -12,6 +12,10 @@ If that does not hold, Keras may have been lucky: MULTIPLE * e is then what roun
 float64, at MULTIPLE times epsilon (`reference/rounding.py`), where that is more. A network that
 enlarges errors, or jumps from class to class because of them, is so allowed what it needs.
 
+A file that computes in 8 bits is judged by the power of its error beside that of the truth alone:
+
+    rms error(ONNX Runtime)  <=  10^(-SIGNAL_TO_NOISE / 20) * rms truth
+
 The same holds for each channel by itself with wider constants, so that a small channel cannot hide
 behind a large one. docs/parity.md has the measurements that the constants rest on.
 """
@@ -38,6 +42,7 @@ FALLBACK, RMS_FALLBACK = 128.0, 32.0
 # A channel is judged by itself if this many of its values reach 1/16 of its largest: a channel that
 # is active once says nothing about the size of Keras's error.
 CHANNEL_VALUES = 4
+SIGNAL_TO_NOISE = 20.0  # dB: what a file in 8 bits must have at least
 
 
 def tolerances(keras: Errors, rounded: Sequence[Errors], epsilon: float) -> tuple[float, float]:
@@ -65,6 +70,7 @@ def compare(
     optimised: np.ndarray,
     epsilon: float,
     rounded: Callable[[], list[np.ndarray]],
+    quantised: bool = False,
 ) -> OutputParity:
     """Judge one output on one kind of inputs.
 
@@ -80,6 +86,7 @@ def compare(
         epsilon: Spacing at 1 of the coarsest dtype that is computed in.
         rounded: Returns what rounding at `MULTIPLE` times epsilon makes of the output; called only
             if it differs.
+        quantised: Whether the file computes in 8 bits.
     """
     scale = scale_of(truth)
     keras = errors_of(truth, own, scale)
@@ -87,12 +94,19 @@ def compare(
     worst = plain if off.max >= on.max else optimised
 
     def judged(noise: list[np.ndarray]) -> OutputParity:
-        if reference in TRUTHS:
+        if quantised:
+            signal = _rms(truth) / scale
+            largest, rms = 1.0, max(signal * 10 ** (-SIGNAL_TO_NOISE / 20), RMS_FALLBACK * epsilon)
+            channel = None
+        elif reference in TRUTHS:
             explained = [errors_of(truth, array, scale) for array in noise]
             largest, rms = tolerances(keras, explained, epsilon)
             channel = bad_channel(truth, own, noise, (plain, optimised), epsilon)
         else:
-            largest, rms, channel = FALLBACK * epsilon, RMS_FALLBACK * epsilon, None
+            # Of two files, the first may not be the same at both of its levels.
+            largest = max(FALLBACK * epsilon, MULTIPLE * keras.max)
+            rms, channel = max(RMS_FALLBACK * epsilon, RMS_MULTIPLE * keras.rms), None
+        alike = 0.0 if quantised else 2 * largest * scale
         return OutputParity(
             name,
             case,
@@ -106,16 +120,28 @@ def compare(
             difference=errors_of(plain, optimised, scale).max,
             tolerance=largest,
             rms_tolerance=rms,
-            argmax_agreement=argmax_agreement(truth, worst, 2 * largest * scale),
-            top5_agreement=top5_agreement(truth, worst, 2 * largest * scale),
+            argmax_agreement=argmax_agreement(truth, worst, alike),
+            top5_agreement=top5_agreement(truth, worst, alike),
             bad_channel=channel if max(off.max, on.max) <= largest else None,
+            signal_to_noise=_decibels(truth, scale, max(off.rms, on.rms)) if quantised else None,
         )
 
     row = judged([])
     finite = np.isfinite(off.max) and np.isfinite(on.max)
-    if row.passed or reference not in TRUTHS or not finite:
+    if row.passed or reference not in TRUTHS or not finite or quantised:
         return row
     return judged(rounded())
+
+
+def _rms(truth: np.ndarray) -> float:
+    finite = truth[np.isfinite(truth)].astype(np.float64)
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+
+
+def _decibels(truth: np.ndarray, scale: float, rms: float) -> float:
+    """Return the power of the truth beside that of an error, which is relative to `scale`."""
+    with np.errstate(divide="ignore"):
+        return float(20 * np.log10(np.float64(_rms(truth)) / scale / rms)) if rms else np.inf
 
 
 def bad_channel(

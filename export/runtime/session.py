@@ -16,7 +16,7 @@ from ..files.metadata import channels_second
 from .arena import give_memory_back, share_bounded_arena
 from .providers import CPU
 
-__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position"]
+__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position", "open_session", "run_batches"]
 
 LEVELS = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -28,6 +28,32 @@ Samples = list[np.ndarray]  # one array for each input or output
 Run = Callable[[Samples], Samples]
 
 
+def open_session(
+    source: Path | bytes,
+    level: Any,
+    provider: str = CPU,
+    *,
+    folder: Path | None = None,
+    threads: int = 1,
+) -> onnxruntime.InferenceSession:
+    """Load a file or its content, in the bounded arena; arguments as for `OnnxRuntime`.
+
+    Raises:
+        Exception: If it cannot be loaded; ONNX Runtime's have no common class of their own.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    share_bounded_arena(options)
+    if folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    providers = list(dict.fromkeys([provider, CPU]))
+    return onnxruntime.InferenceSession(source, options, providers=providers)
+
+
 class OnnxRuntime:
     """A file, opened in ONNX Runtime; in one thread, so that sums are the same run after run.
 
@@ -37,6 +63,8 @@ class OnnxRuntime:
         provider: The execution provider; what it cannot do, the CPU does.
         folder: Where the weights of a content are that it keeps in other files.
         threads: How many to run in; more than one is faster, and no longer the same every time.
+        name: What errors call it.
+        like: What errors say that it must be like.
 
     Attributes:
         inputs: Names of its inputs.
@@ -54,30 +82,25 @@ class OnnxRuntime:
         *,
         folder: Path | None = None,
         threads: int = 1,
+        name: str = "MODEL.onnx",
+        like: str = "the Keras model",
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = level
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4
-        share_bounded_arena(options)
-        if folder is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(folder)
-            )
-        providers = list(dict.fromkeys([provider, CPU]))
+        self._name, self._like = name, like
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=providers)
+            self._session = open_session(source, level, provider, folder=folder, threads=threads)
         except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
-            name = "a graph" if isinstance(source, bytes) else repr(str(source))
+            received = "a graph" if isinstance(source, bytes) else repr(str(source))
             advice = ""
             if "NOT_IMPLEMENTED" in str(e):  # such as a Conv in float64
-                advice = ". It lacks that operator in that dtype: build the model in float32"
+                advice = ". It lacks that operator in that dtype: build the model in float32, or "
+                advice += "export it with `precision='float32'`"
             raise ExportError(
-                "check: MODEL.onnx must be a file that ONNX Runtime loads. "
-                f"Received: {name}: {one_line(e)}{advice}"
+                f"check: {name} must be a file that ONNX Runtime loads. "
+                f"Received: {received}: {one_line(e)}{advice}"
             ) from e
         self.inputs = [str(value.name) for value in self._session.get_inputs()]
         self.outputs = [str(value.name) for value in self._session.get_outputs()]
+        self._narrow = {v.name for v in self._session.get_inputs() if v.type == "tensor(float)"}
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._inputs_second, self._outputs_second = channels_second(metadata)
 
@@ -89,7 +112,7 @@ class OnnxRuntime:
         ):
             if len(found) != len(wanted):
                 raise ExportError(
-                    f"check: the {what} of MODEL.onnx must be those of the Keras model, {wanted}. "
+                    f"check: the {what} of {self._name} must be those of {self._like}, {wanted}. "
                     f"Received: {found}. Is it an export of another model?"
                 )
 
@@ -109,18 +132,24 @@ class OnnxRuntime:
                 else array
                 for name, array in zip(inputs, batch, strict=True)
             ]
+            feed = {
+                # A float64 model that was exported in float32 has inputs of that.
+                name: array.astype(np.float32)
+                if name in self._narrow and array.dtype == np.float64
+                else array
+                for name, array in zip(inputs, moved, strict=True)
+            }
             try:
-                feed = dict(zip(inputs, moved, strict=True))
                 results = self._session.run(outputs, feed, give_memory_back())
             except Exception as e:
                 raise ExportError(
-                    "check: MODEL.onnx must accept the inputs of the Keras model. "
+                    f"check: {self._name} must accept the inputs of {self._like}. "
                     f"Received: {one_line(e)}"
                 ) from e
             for name, result in zip(outputs, results, strict=True):
                 if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiub":
                     raise ExportError(
-                        "check: the outputs of MODEL.onnx must be tensors of numbers. "
+                        f"check: the outputs of {self._name} must be tensors of numbers. "
                         f"Received: {name!r}, of {type(result).__name__} with "
                         f"{getattr(result, 'dtype', 'no dtype')}. Is it an export of another model?"
                     )
@@ -149,3 +178,15 @@ def by_position(names: list[str], found: list[str]) -> list[str]:
     ['dense', 'dense_1']
     """
     return names if set(names) <= set(found) else found[: len(names)]
+
+
+def run_batches(run: Run, batches: list[Samples]) -> Samples:
+    """Run every batch and join the results of each output, at least of rank 1."""
+    columns = zip(*(run(batch) for batch in batches), strict=True)
+    joined = []
+    for column in columns:
+        parts = [np.atleast_1d(part) for part in column]
+        if len({part.shape[1:] for part in parts}) > 1:  # unknown dimensions that follow the batch
+            parts = [part.reshape(-1) for part in parts]
+        joined.append(np.concatenate(parts))
+    return joined

@@ -1,11 +1,13 @@
 """A Keras model becomes a graph in stages, one after the other, each of which can be looked at.
 
-    tracing     TensorFlow's graph in ONNX, channels last, its constants evaluated
-    layout      simplified, channels second, as few Transposes as can be
-    folding     the batch norms and other affine operators gone
-    precision   in float16, if that is wanted
+    tracing     TensorFlow's graph in ONNX, channels last (`tracing/`), constants evaluated
+                (`constants/`); for float32, half precision is widened in between (`precision/`)
+    layout      simplified (`simplify/`), channels second with as few Transposes as can be
+                (`layout/`), simplified
+    folding     the batch norms and other affine operators gone (`folding/`), simplified
+    precision   in float16, if that is wanted (`precision/`)
 
-Every stage computes the same but for rounding.
+Every stage computes the same but for rounding. `pipeline.py` writes the last graph and checks it.
 """
 
 import dataclasses
@@ -120,12 +122,13 @@ def _renamed(fold: FoldReport, names: dict[str, str]) -> FoldReport:
     def renamed(nodes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(names.get(node, node) for node in nodes)
 
-    return FoldReport(
-        tuple(
+    return dataclasses.replace(
+        fold,
+        folds=tuple(
             dataclasses.replace(row, into=renamed(row.into), through=renamed(row.through))
             for row in fold.folds
         ),
-        tuple(
+        refusals=tuple(
             dataclasses.replace(row, node=names.get(row.node, row.node)) for row in fold.refusals
         ),
     )

@@ -53,6 +53,7 @@ namespace baseline {
 }
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define KERAS_BN_DISPATCH 1
+#define KERAS_BN_F16C 1  // GCC's own macros do not follow the pragma in C++
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi2")
 namespace avx2 {
@@ -65,6 +66,7 @@ namespace avx512 {
 #include "loops.inc"
 }
 #pragma GCC pop_options
+#undef KERAS_BN_F16C
 #endif
 
 // The instruction set that is taken, by name.
@@ -73,7 +75,8 @@ inline const char* instruction_set() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     return "avx512";
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2";
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return "avx2";  // all of these have F16C
 #endif
   return "baseline";
 }

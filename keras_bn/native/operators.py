@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_bn.activations import activation_function
 from keras_bn.moments import all_replicas, normalise, replicas, weighted_moments
 from keras_bn.native.library import load, set_threads
 
@@ -73,6 +74,7 @@ def normalise_by(
     *,
     ghost_batch_size: int | None = None,
     synchronized: bool = False,
+    activation: tuple[int, float] = (0, 0.0),
 ) -> Any:
     """Normalise a batch by its own moments; differentiable as a function of x, gamma and beta.
 
@@ -88,6 +90,7 @@ def normalise_by(
         weights: As for `batch_sums`.
         ghost_batch_size: As for `batch_sums`.
         synchronized: The moments are those of all replicas.
+        activation: What `kernel_activation` returned; applied to y.
 
     Returns:
         Shape and dtype of `x`.
@@ -106,6 +109,8 @@ def normalise_by(
         ghost_batch_size=ghost_batch_size or 0,
         epsilon=epsilon,
         synchronized=synchronized,
+        activation=activation[0],
+        negative_slope=activation[1],
     )
 
 
@@ -243,7 +248,8 @@ def _portable(op: Any, x: Any, gamma: Any, beta: Any, weights: list[Any]) -> Any
         synchronized=op.get_attr("synchronized"),
     )
     y = normalise(moments, x, axis, op.get_attr("epsilon"), gamma, beta)
-    return tf.cast(y, x.dtype)
+    function = activation_function(op.get_attr("activation"), op.get_attr("negative_slope"))
+    return tf.cast(function(y), x.dtype)
 
 
 def _sum_over_replicas(sums: Any) -> Any:

@@ -76,6 +76,20 @@ class GapReport(DataReport):
             return "nothing to compare: no layer normalises by the batch in training"
         return "no cause for concern: at every layer, the stored statistics fit the batches"
 
+    def plot(self) -> Any:
+        """Draw the gap of each layer; needs the extra `plots`.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If the report has no layers.
+        """
+        from keras_bn.statistics.plots import plot_gap
+
+        return plot_gap(self.layers, NOTABLE_GAP)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data."""
         first, worst = self.first, self.worst

@@ -51,12 +51,12 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
 
         KL(inputs at the end of the epoch || inputs at its beginning)      nats
 
-    Each epoch's `logs` get "internal_covariate_shift/<layer path>" for each layer and
-    "internal_covariate_shift", the layers' mean. In the list of callbacks it must stand before
-    those that read them, such as `CSVLogger`, `TensorBoard` and `EarlyStopping`. A value is NaN
-    where there is nothing to compare: in an epoch that the budget skipped, after which the next
-    value is the shift since the last epoch that was measured; where values are not finite; and in
-    the first epoch of a model that only this epoch builds.
+    Each epoch's `logs` get "internal_covariate_shift", the layers' mean, and
+    "internal_covariate_shift_worst", the largest of them, which `worst_layer` names. In the list of
+    callbacks it must stand before those that read them, such as `CSVLogger`, `TensorBoard` and
+    `EarlyStopping`. An epoch that the budget skipped repeats in `logs` what was measured last; the
+    next value is the shift since then. A value is NaN in the histories for such an epoch, where
+    values are not finite, and in the first epoch of a model that only this epoch builds.
 
     Training is the same to the last bit with and without it: neither a weight nor the optimizer nor
     a seed changes. Dropout and augmentation are off while it measures.
@@ -80,7 +80,7 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
         batch_size: int = 32,
         budget: float | None = 0.05,
         layers: Layers = None,
-        log_layers: bool = True,
+        log_layers: bool = False,
     ) -> None:
         """Hold the first batches of some data in memory.
 
@@ -94,8 +94,8 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
                 limit.
             layers: None for all batch-norm layers that train; names, paths or layers; or a function
                 of a layer.
-            log_layers: False keeps the layers' own values out of `logs`, and so out of the progress
-                bar; they are in `history` all the same.
+            log_layers: True adds "internal_covariate_shift/<layer path>" to `logs`, and so to the
+                progress bar, for each layer; `history` has them all the same.
 
         Raises:
             TypeError: If `data` is nothing that holds batches.
@@ -139,6 +139,7 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
         self.unchanged: dict[str, str] = {}
         self.seconds = self.setup_seconds = 0.0
         self._layers, self._log_layers = layers, log_layers
+        self._logged: dict[str, float] = {}  # when it was last measured
         self._budget = _Budget(budget)
         self._observed: ObservedModel
         self._observed_for: tuple[Any, ...] = ()
@@ -188,11 +189,26 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
         self.mean_history.append(mean)
         self.epochs.append(epoch)
         self.batches_compared.append(compared)
+        if compared:
+            self._logged = self._to_log(mean)
         if logs is not None:
-            if self._log_layers:
-                pairs = zip(self.history, shifts, strict=True)
-                logs.update({f"{KEY}/{path}": shift for path, shift in pairs})
-            logs[KEY] = mean
+            logs.update(self._logged if not compared and self._logged else self._to_log(mean))
+
+    @property
+    def worst_layer(self) -> str | None:
+        """Path of the layer with the largest shift in the last epoch that was measured."""
+        epoch = next((i for i, mean in enumerate(self.mean_history[::-1]) if mean == mean), None)
+        if epoch is None:
+            return None
+        shifts = {path: values[-1 - epoch] for path, values in self.history.items()}
+        return max(shifts, key=lambda path: np.nan_to_num(shifts[path], nan=-1.0))
+
+    def _to_log(self, mean: float) -> dict[str, float]:
+        """Return the entries of `logs` for the last epoch of the histories."""
+        shifts = {path: values[-1] for path, values in self.history.items()}
+        worst = max((x for x in shifts.values() if math.isfinite(x)), default=math.nan)
+        layers = {f"{KEY}/{path}": shift for path, shift in shifts.items()}
+        return {KEY: mean, f"{KEY}_worst": worst, **(layers if self._log_layers else {})}
 
     def _set_up(self) -> None:
         """Find the layers, run all batches, and time one of them."""
@@ -228,6 +244,7 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
             self._history_of = self.model
             self.history = {path: [] for path in called}
             self.mean_history, self.epochs, self.batches_compared = [], [], []
+            self._logged = {}
 
     def _refuse_model(self) -> NoReturn:
         reasons = "; ".join(f"{path}: {why}" for path, why in self.unchanged.items())

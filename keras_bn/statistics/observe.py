@@ -29,7 +29,7 @@ from keras_bn.interception import (
     is_in_vectorized_map,
     replaced_methods,
 )
-from keras_bn.moments import layer_moments, normalise
+from keras_bn.moments import Moments, layer_moments, normalise
 from keras_bn.statistics.batches import batch_size_of
 from keras_bn.statistics.selection import HIDDEN
 
@@ -37,7 +37,7 @@ __all__ = ["ObservedModel", "record_moments", "stored_statistics"]
 
 NOT_CALLED = "the model did not call it"
 
-Record = Callable[[Any, Any, Any, Any], Any]
+Record = Callable[[Any, Moments, Any, Any, Any], Any]
 
 
 def stored_statistics(layer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -47,15 +47,13 @@ def stored_statistics(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     return mean, variance
 
 
-def record_moments(layer: Any, inputs: Any, mask: Any, sample_weight: Any) -> Any:
+def record_moments(layer: Any, moments: Moments, *_: Any) -> Any:
     """Record the moments of a layer's input.
 
     Returns:
         The total weight, the effective number of values, the mean and the biased variance; shape
         (groups, C) each, where a group is what is normalised together: the batch, or a ghost batch.
     """
-    ghosts = getattr(layer, "ghost_batch_size", None)
-    moments = layer_moments(inputs, layer.axis, mask, sample_weight, ghost_batch_size=ghosts)
     channels = layer.moving_mean.shape[0]
     return tuple(
         tf.reshape(tf.broadcast_to(value, tf.shape(moments.mean)), [-1, channels])
@@ -91,7 +89,7 @@ class ObservedModel:
             model: The model.
             layers: The layers to observe.
             by_batch: Whether those normalise by the batch.
-            record: What to record: a function of layer, input, mask and sample weights.
+            record: What to record: a function of layer, moments, input, mask and sample weights.
             replaced: Layers whose stored statistics are given with each call.
             with_outputs: Whether the model's outputs are wanted; without them, what no record
                 needs is not computed.
@@ -185,20 +183,21 @@ class ObservedModel:
             if sample_weight is None and batch_weight is not None:
                 _check_rows(self._where, layer, inputs, batch_weight)
                 sample_weight = batch_weight
-            uses.append(self._record(layer, inputs, mask, sample_weight))
+            ghosts = getattr(layer, "ghost_batch_size", None)
+            moments = layer_moments(
+                inputs, layer.axis, mask, sample_weight, ghost_batch_size=ghosts
+            )
+            uses.append(self._record(layer, moments, inputs, mask, sample_weight))
             if index in self.order:
                 self.order.remove(index)
             self.order.append(index)
             if not self.by_batch:
                 return inference(layer, inputs, training=False)
-            ghosts = getattr(layer, "ghost_batch_size", None)
-            moments = layer_moments(
-                inputs, layer.axis, mask, sample_weight, ghost_batch_size=ghosts
-            )
             gamma = ops.cast(layer.gamma, moments.mean.dtype) if layer.scale else None
             beta = ops.cast(layer.beta, moments.mean.dtype) if layer.center else None
             outputs = normalise(moments, inputs, layer.axis, layer.epsilon, gamma, beta)
-            return ops.cast(outputs, layer.compute_dtype)
+            outputs = ops.cast(outputs, layer.compute_dtype)
+            return layer.activated(outputs) if hasattr(layer, "activated") else outputs
 
         return call
 

@@ -2,13 +2,14 @@
 
     plot_movement    rows of a StatisticsReport: how far a new estimate moved the statistics
     plot_shift       rows of a CovariateShiftReport: what the layers see against what they store
+    plot_gap         rows of a GapReport: batches, and their average, against what the layers store
     plot_monitor     what a CovariateShiftMonitor saw: internal covariate shift, epoch by epoch
 
 Each returns a `matplotlib.figure.Figure`, for `figure.savefig("shift.png")` or for a notebook to
 show. pyplot is not used, so there is no window, no backend and nothing to close.
 
-A layer is a row, the first that the model calls on top. In the drawings of a report it shows the
-spread over its channels: a dot at the median, a bar from the 10 % to the 90 % quantile, and a thin
+A layer is a row, the first that the model calls on top. Where a report has figures for each channel
+it shows their spread: a dot at the median, a bar from the 10 % to the 90 % quantile, and a thin
 line to the extremes. Divergences span decades and are drawn on a logarithmic scale.
 """
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_monitor", "plot_movement", "plot_shift"]
+__all__ = ["plot_gap", "plot_monitor", "plot_movement", "plot_shift"]
 
 BLUE, LIGHT_BLUE, ORANGE = "#0072B2", "#A6CEE3", "#D55E00"  # apart for the colour-blind as well
 DARK, GREY, PALE = "#222222", "#6E6E6E", "#E4E4E4"
@@ -88,6 +89,49 @@ def plot_shift(layers: Sequence[Any]) -> "Figure":
     shifted.spines["right"].set_visible(False)
     shifted.set_ylabel("channels shifted", fontsize=LARGE, color=GREY)
     _add_legend(figure, divergence)
+    return figure
+
+
+def plot_gap(layers: Sequence[Any], notable: float) -> "Figure":
+    """Draw how far batch and stored statistics are apart at each layer.
+
+    Args:
+        layers: The `layers` of what `train_inference_gap` returned.
+        notable: The stored gap from which on a layer is a cause for concern.
+
+    Returns:
+        A figure with one panel, in normalised deviations: the distance from the stored statistics
+        to the average batch and to the batches, and of the batches from their average. What is NaN
+        or Inf, as where statistics are, has no mark, and "not finite" beside its row.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the report has no layers.
+    """
+    figure, (panel,) = _panels("plot_gap: `report`", [layer.layer for layer in layers], 1)
+    figure.set_figwidth(figure.get_figwidth() + 1.5)  # for the legend
+    rows = np.arange(len(layers))
+    kinds = {
+        "batch noise": ("batch_noise", "|", DARK, 9.0),
+        "batches": ("gap", "o", BLUE, 4.5),
+        "average batch": ("stored_gap", "D", ORANGE, 4.0),
+    }
+    values = np.array([[getattr(x, name) for x in layers] for name, *_ in kinds.values()])
+    for (label, (_, marker, colour, size)), row in zip(kinds.items(), values, strict=True):
+        x = np.where(np.isfinite(row), row, np.nan)
+        panel.plot(x, rows, marker, color=colour, markersize=size, markeredgewidth=1.6, label=label)
+    panel.axvline(notable, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
+    across = panel.get_yaxis_transform()
+    for row in np.flatnonzero(~np.isfinite(values).all(0)):
+        panel.text(1.0, float(row), "not finite", transform=across, fontsize=SMALL, ha="right")
+    if np.nanmax(np.where(np.isfinite(values), values, 0.0)) > LINEAR_UP_TO:
+        panel.set_xscale("symlog", linthresh=1.0)
+    panel.set_xlim(left=0.0)
+    panel.set_xlabel(
+        "distance from the stored statistics\n(normalised deviations; dashed: notable)",
+        fontsize=LARGE,
+    )
+    _add_legend(figure, panel)
     return figure
 
 

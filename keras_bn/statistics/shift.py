@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.moments import combined_weights
+from keras_bn.moments import Moments, combined_weights
 from keras_bn.reporting import DataReport, jsonable, table
 from keras_bn.statistics.batches import batches, check_data, moment_weights, number_of_batches
 from keras_bn.statistics.observe import ObservedModel, record_moments, stored_statistics
@@ -207,7 +207,7 @@ def measure_covariate_shift(
     return CovariateShiftReport(layers=shifts, unchanged=unchanged, **tally.counts())
 
 
-def _record(layer: Any, inputs: Any, mask: Any, sample_weight: Any) -> Any:
+def _record(layer: Any, moments: Moments, inputs: Any, mask: Any, sample_weight: Any) -> Any:
     """Record the moments, and for each sample W_i, A_i and B_i: shape (3, N, C)."""
     axis = layer.axis % len(inputs.shape)
     x = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
@@ -224,7 +224,7 @@ def _record(layer: Any, inputs: Any, mask: Any, sample_weight: Any) -> Any:
     sums = [tf.reduce_sum(values, positions) for values in (weights, weights * z, weights * z * z)]
     if axis == 0:
         sums = [tf.transpose(values) for values in sums]
-    return record_moments(layer, inputs, mask, sample_weight), tf.stack(sums)
+    return record_moments(layer, moments), tf.stack(sums)
 
 
 class _Seen:

@@ -227,6 +227,7 @@ def test_config_extends_that_of_keras():
         keras.layers.BatchNormalization(name="a"),
     )
     assert set(ours) - set(stock.get_config()) == {
+        "activation",
         "bessel_correction",
         "fused",
         "ghost_batch_size",

@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import ExportError
 from ...signature import input_specs, output_names
 
-__all__ = ["ModelData", "batch_size_for", "select_arrays"]
+__all__ = ["ModelData", "batch_size_for", "inputs_among", "select_arrays"]
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -83,6 +83,22 @@ def select_arrays(arrays: dict[str, np.ndarray], model: keras.Model) -> ModelDat
     y = keras.tree.pack_sequence_as(outputs, [arrays[n] for n in targets]) if targets else None
     unused = tuple(sorted(set(arrays) - set(used)))
     return ModelData(x, y, inputs, targets, unused, lengths[inputs[0]])
+
+
+def inputs_among(arrays: dict[str, np.ndarray], model: keras.Model) -> dict[str, np.ndarray]:
+    """Return arrays in which the one input of a model has its name, if it is told apart.
+
+    Args:
+        arrays: The arrays by name; the only one may have the name "".
+        model: A functional or sequential model.
+    """
+    specs = keras.tree.flatten(input_specs(model))
+    if len(specs) != 1 or specs[0].name in arrays:
+        return arrays
+    outputs = keras.tree.flatten(_target_structure(model))
+    targets = _target_names(arrays, outputs, [specs[0].name])
+    (name,) = _input_names(arrays, specs, targets)
+    return {specs[0].name: arrays[name]}
 
 
 def batch_size_for(model: keras.Model, samples: int, wanted: int | None) -> int:

@@ -11,10 +11,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ...files.onnx_file import write
+from ...graph.bodies import holds_graph
 
 __all__ = ["aligned"]
-
-BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def aligned(path: Path, right: Path, folder: Path, metadata: Mapping[str, str]) -> Path | None:
@@ -55,7 +54,7 @@ def _twins(found: ir.Graph, fresh: ir.Graph) -> dict[ir.Value, ir.Value] | None:
         return None
     twins = dict(zip(found.inputs, fresh.inputs, strict=True))
     for node, other in zip(found, fresh, strict=True):
-        if _kind(node) != _kind(other) or any(a.type in BODIES for a in node.attributes.values()):
+        if _kind(node) != _kind(other) or holds_graph(node):
             return None
         for value, twin in zip(node.inputs, other.inputs, strict=True):
             if value is None or twin is None:

@@ -34,7 +34,7 @@ from ..reference.intermediates import Intermediate, Recorder
 from ..reference.keras_runs import in_keras
 from ..reference.truth import Float64Weights
 from ..report import LayerParity
-from ..samples.samples import cannot_run
+from ..samples.refusal import cannot_run
 from .matching import Match, Record, best_match, candidates, compared, folded_before
 from .taps import Taps, first_wrong, known_before
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 
-from ..measure import errors_of, scale_of
+from ..measure import errors_of, is_rescaled, scale_of
 from ..reference.intermediates import Intermediate
 from ..report import LayerParity
 from ..rule import bad_channel, tolerances
@@ -26,7 +26,6 @@ ORDERS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
     lambda array: np.moveaxis(array, -1, 1),
     lambda array: np.swapaxes(array, 0, 1),
 )
-RESCALED = 1e-2  # of the RMS error without: what the best factor and offset per channel may leave
 
 
 def candidates(taps: Taps, record: Sequence[Intermediate]) -> dict[str, list[int]]:
@@ -155,7 +154,7 @@ def compared(value: str, array: np.ndarray, match: Match, record: Record) -> Lay
     keras, onnx = errors_of(true, narrow, scale), errors_of(true, found, scale)
     largest, _ = tolerances(keras, [], epsilon)
     agrees = onnx.max <= largest and bad_channel(true, narrow, [], [found], epsilon) is None
-    rescaled = not agrees and np.isfinite(onnx.max) and _is_rescaled(true, found)
+    rescaled = not agrees and np.isfinite(onnx.max) and is_rescaled(true, found)
     return LayerParity(
         layer=item.layer,
         kind=item.kind,
@@ -187,15 +186,3 @@ def _distance(truth: np.ndarray, array: np.ndarray) -> float:
     with np.errstate(all="ignore"):
         distance = float(np.sqrt(np.mean((array - truth) ** 2)))
     return distance if np.isfinite(distance) else float("inf")
-
-
-def _is_rescaled(truth: np.ndarray, array: np.ndarray) -> bool:
-    """Say whether a factor and an offset per channel, the last axis, explain most of the error."""
-    x, y = (a.reshape(-1, a.shape[-1]).astype(np.float64) for a in (truth, array))
-    if len(x) < 4:
-        return False
-    dx, dy = x - x.mean(0), y - y.mean(0)
-    power = (dx**2).sum(0)
-    factor = np.where(power > 0, (dx * dy).sum(0) / np.where(power > 0, power, 1.0), 1.0)
-    left = np.sqrt(np.mean((dy - factor * dx) ** 2))
-    return bool(left <= RESCALED * np.sqrt(np.mean((y - x) ** 2)))

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_bn.interception import eager_functions
 
@@ -19,7 +18,7 @@ from ...signature import Signature, output_names
 from .refused import StoodIn, standing_in
 from .truth import Float64Weights, computing_in_float64
 
-__all__ = ["in_keras", "run_batches"]
+__all__ = ["in_keras"]
 
 
 def in_keras(
@@ -67,15 +66,3 @@ def _whole_tracebacks() -> Iterator[None]:
     finally:
         if filtered:
             keras.config.enable_traceback_filtering()
-
-
-def run_batches(run: Run, batches: list[Samples]) -> Samples:
-    """Run every batch and join the results of each output, at least of rank 1."""
-    columns = zip(*(run(batch) for batch in batches), strict=True)
-    joined = []
-    for column in columns:
-        parts = [np.atleast_1d(part) for part in column]
-        if len({part.shape[1:] for part in parts}) > 1:  # unknown dimensions that follow the batch
-            parts = [part.reshape(-1) for part in parts]
-        joined.append(np.concatenate(parts))
-    return joined

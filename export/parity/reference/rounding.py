@@ -7,9 +7,10 @@ The model runs in float64 with every weight w and every output y of a layer roun
 (Monte Carlo arithmetic: D. S. Parker 1997, UCLA CSD-970002). A sigmoid or an error function, in a
 layer, a recurrent cell or a model's own code, is rounded as y + epsilon u, and SiLU and GELU, which
 are x times such a gate, as y + |x| epsilon u: ONNX Runtime's errors in these are absolute, and all
-that there is to see where every gate is shut. What comes out differs from the truth as an
-implementation in that precision may, and so tells a network that enlarges rounding errors, on which
-Keras itself may have been lucky, from a file that is wrong.
+that there is to see where every gate is shut. A sum or a mean over many positions, such as a norm
+takes, is rounded by as much as the order of its additions may make of it (`sums.py`). What comes
+out differs from the truth as an implementation in that precision may, and so tells a network that
+enlarges rounding errors, on which Keras itself may have been lucky, from a file that is wrong.
 """
 
 import contextlib
@@ -19,12 +20,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import gen_math_ops
 
 from keras_bn.interception import call_of, replaced_methods
 
-from ...runtime.session import Samples
+from ...runtime.session import Samples, run_batches
 from ...signature import Signature
-from .keras_runs import in_keras, run_batches
+from .keras_runs import in_keras
+from .sums import SINGLE, sum_error
 from .truth import Float64Weights
 
 __all__ = ["run_rounded"]
@@ -32,6 +35,8 @@ __all__ = ["run_rounded"]
 DRAWS = 3
 GATES = ("sigmoid", "erf", "erfc")  # of at most 2
 GATED = ("silu", "swish", "gelu")  # x times a gate
+# What every sum of TensorFlow's ends in, be it in a norm, in pooling or in a model's own code.
+SUMS = {"_sum": True, "mean": False}  # whether it is the sum itself, not its n-th part
 
 
 def run_rounded(
@@ -52,18 +57,26 @@ def run_rounded(
         magnitude = tf.abs(tensor) if scale is None else scale
         return tensor + magnitude * keras.ops.convert_to_tensor(noise, tensor.dtype)
 
+    def off(tensor: Any, error: np.ndarray) -> Any:
+        either_way = error * generator.choice([-1.0, 1.0], error.shape)
+        return tensor + tf.reshape(either_way, tensor.shape)
+
     draws = []
     for _ in range(DRAWS):
         weights = Float64Weights(model)
         weights.values = [(v, rounded(value, epsilon / 2)) for v, value in weights.values]
-        run, _ = in_keras(model, signature, weights, lambda: _rounding(model, rounded, epsilon))
+        run, _ = in_keras(
+            model, signature, weights, lambda: _rounding(model, rounded, off, epsilon)
+        )
         draws.append(run_batches(run, batches))
     return draws
 
 
 @contextlib.contextmanager
-def _rounding(model: keras.Model, rounded: Callable[..., Any], epsilon: float) -> Iterator[None]:
-    """Let every layer, and every gate, round what it returns for as long as the block runs."""
+def _rounding(
+    model: keras.Model, rounded: Callable[..., Any], off: Callable[..., Any], epsilon: float
+) -> Iterator[None]:
+    """Let every layer, gate and sum round what it returns for as long as the block runs."""
 
     def of_layer(call: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: keras.tree.map_structure(
@@ -91,8 +104,29 @@ def _rounding(model: keras.Model, rounded: Callable[..., Any], epsilon: float) -
     ]
     calls = [(layer, call_of(layer)) for layer in layers]
     rounding = [(layer, name, of_layer(getattr(layer, name))) for layer, name in calls]
-    with replaced_methods(rounding + gates):
+    sums = [
+        (gen_math_ops, name, _rounded_sum(vars(gen_math_ops)[name], total, off, epsilon))
+        for name, total in SUMS.items()
+    ]
+    with replaced_methods(rounding + gates + sums):
         yield
+
+
+def _rounded_sum(
+    function: Callable[..., Any], total: bool, off: Callable[..., Any], epsilon: float
+) -> Callable[..., Any]:
+    """Return a sum or a mean that is off as the order of its additions may make it."""
+
+    def called(x: Any, axis: Any, *args: Any, **kwargs: Any) -> Any:
+        y = function(x, axis, *args, **kwargs)
+        if not hasattr(x, "numpy") or y.dtype != tf.float64:  # a symbol in a loop; another thread
+            return y
+        terms = x.numpy()
+        error = sum_error(terms, tuple({int(a) % terms.ndim for a in np.ravel(axis)}))
+        count = 1 if total else terms.size / max(error.size, 1)
+        return off(y, error * epsilon / SINGLE / max(count, 1))
+
+    return called
 
 
 def _is_float(value: Any) -> bool:

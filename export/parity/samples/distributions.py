@@ -7,13 +7,12 @@
                       pixels; else 0 or 1
     floats            whole numbers from 0 to 255 for pixels (`readers.py` says what reads those);
                       mean + deviation * normal where an adapted Normalization reads them; else
-                      normal, mean 0, deviation 1
+                      normal, mean 0, deviation 1, or uniform in a range that is tried instead
 
 What reads an input is known of functional and sequential models, nested ones too. Of any other
 model the dtype alone is known.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,76 +20,20 @@ import keras
 import numpy as np
 
 from ...errors import ExportError
+from .distribution import Distribution, require_limits, uniform
 from .readers import expects_pixels, readers_of
 
-__all__ = ["Distribution", "distributions_of"]
+__all__ = ["distributions_of"]
 
-OUTSIDE = 10.0  # times as far from the middle as the range reaches
 INTEGER_TABLES = ("input_dim", "num_tokens")
 PIXELS = (0.0, 255.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Distribution:
-    """What to draw for one input.
-
-    Attributes:
-        dtype: NumPy dtype.
-        middle: Centre of the values, a number or an array that the last axes broadcast to.
-        width: Deviation of a normal, half the range of a uniform one; likewise.
-        normal: Whether floats are normal; else they are uniform.
-        whole: Whether only whole numbers occur.
-        why: In words, for the report.
-    """
-
-    dtype: np.dtype[Any]
-    middle: Any
-    width: Any
-    normal: bool
-    whole: bool
-    why: str
-
-    def draw(self, generator: np.random.Generator, shape: list[int]) -> np.ndarray:
-        """Draw values."""
-        if self.normal:
-            return self._cast(self.middle + self.width * generator.normal(size=shape))
-        if self.whole:
-            low, high = round(self.middle - self.width), round(self.middle + self.width)
-            return self._cast(generator.integers(low, high, size=shape, endpoint=True))
-        return self._cast(self.middle + self.width * generator.uniform(-1.0, 1.0, size=shape))
-
-    def constants(self, shape: list[int], *, first: int = 0) -> np.ndarray:
-        """Return values that are all alike in a sample: 0 in one, both ends in others.
-
-        Args:
-            shape: The shape.
-            first: Which of them comes first; another one for each input of a model, lest a network
-                that compares two inputs sees none but equal ones.
-        """
-        low, high = self.middle - self.width, self.middle + self.width
-        if self.dtype.kind == "f" and self.normal:
-            ends = [np.zeros_like(high), high, low]
-        else:
-            ends = [low, high]
-        rows = [np.broadcast_to(ends[(first + i) % len(ends)], shape[1:]) for i in range(shape[0])]
-        return self._cast(np.stack(rows))
-
-    def outside(self, generator: np.random.Generator, shape: list[int]) -> np.ndarray:
-        """Draw values of which most are out of the range; indices and booleans stay within."""
-        if self.dtype.kind != "f":
-            return self.draw(generator, shape)
-        wide = dataclasses.replace(self, width=OUTSIDE * self.width, normal=True, whole=False)
-        return wide.draw(generator, shape)
-
-    def _cast(self, values: Any) -> np.ndarray:
-        if self.dtype.kind == "f":
-            limits = np.finfo(self.dtype)
-            values = np.clip(values, limits.min, limits.max)
-        return np.asarray(values).astype(self.dtype)
-
-
 def distributions_of(
-    model: keras.Model, specs: list[Any], ranges: Mapping[str, tuple[float, float]]
+    model: keras.Model,
+    specs: list[Any],
+    ranges: Mapping[str, tuple[float, float]],
+    otherwise: tuple[float, float] | None = None,
 ) -> list[Distribution]:
     """Return what to draw for each input of a model.
 
@@ -98,6 +41,8 @@ def distributions_of(
         model: The model.
         specs: Its inputs, a `tf.TensorSpec` each.
         ranges: Smallest and largest value of some inputs, by name; whole numbers for integers.
+        otherwise: Smallest and largest value of floats of which nothing is known, instead of normal
+            ones.
 
     Raises:
         ExportError: If `ranges` names something else, or has no two numbers of the input's dtype
@@ -110,39 +55,22 @@ def distributions_of(
                 f"check: `ranges` must be of inputs of the model, {list(dtypes)}. "
                 f"Received: {name!r}."
             )
-        _require_limits(name, limits, dtypes[name])
+        require_limits(name, limits, dtypes[name])
     by_name = readers_of(model)
     readers = [by_name.get(spec.name) for spec in specs]
     if None in readers:  # a signature may have other names, in the model's order
         readers = list(by_name.values()) if len(by_name) == len(specs) else [()] * len(specs)
     return [
-        _stated(spec, ranges[spec.name]) if spec.name in ranges else _inferred(spec, read_by or ())
+        uniform(spec, ranges[spec.name], ", as stated")
+        if spec.name in ranges
+        else _inferred(spec, read_by or (), otherwise)
         for spec, read_by in zip(specs, readers, strict=True)
     ]
 
 
-def _require_limits(name: str, limits: Any, dtype: Any) -> None:
-    smallest, largest = (0, 1) if dtype.is_bool else (float(dtype.min), float(dtype.max))
-    try:
-        low, high = (float(limit) for limit in limits)
-        good = smallest <= low < high <= largest and bool(np.isfinite(high - low))
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good or isinstance(limits, str | Mapping):
-        raise ExportError(
-            "check: a range must be two finite numbers, the smaller first, from "
-            f"{smallest:g} to {largest:g} for {dtype.name}. Received: {name}={limits!r}."
-        )
-
-
-def _stated(spec: Any, limits: tuple[float, float]) -> Distribution:
-    low, high = map(float, limits)
-    dtype = np.dtype(spec.dtype.as_numpy_dtype)
-    why = f"uniform in [{low:g}, {high:g}], as stated"
-    return Distribution(dtype, (low + high) / 2, (high - low) / 2, False, dtype.kind in "iub", why)
-
-
-def _inferred(spec: Any, readers: Sequence[Any]) -> Distribution:
+def _inferred(
+    spec: Any, readers: Sequence[Any], otherwise: tuple[float, float] | None
+) -> Distribution:
     dtype = np.dtype(spec.dtype.as_numpy_dtype)
     pixels = any(expects_pixels(reader) for reader in readers)
     if dtype.kind == "b":
@@ -172,6 +100,8 @@ def _inferred(spec: Any, readers: Sequence[Any]) -> Distribution:
         if isinstance(layer, keras.layers.Normalization) and not layer.invert:
             why = "normal, with the mean and variance that a Normalization was adapted to"
             return Distribution(dtype, *_adapted(layer, spec.shape[1:]), True, False, why)
+    if otherwise is not None:
+        return uniform(spec, otherwise)
     return Distribution(dtype, 0.0, 1.0, True, False, "normal, mean 0 and deviation 1")
 
 

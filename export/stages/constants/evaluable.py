@@ -1,22 +1,23 @@
 """Which nodes are evaluated ahead of time: those on constants whose value is certain and not large.
 
 A node is left to run time if it draws random numbers, holds subgraphs, comes from another domain,
-makes a large constant out of small ones, or unpacks weights that were made small on purpose. It is
-left, too, where `onnx.reference` cannot be relied on: it does not know the operator, or knows only
-what a later opset made of it, or gives another dtype than the graph expects.
+makes a larger constant out of small ones than it may, or unpacks weights that were made small on
+purpose. It is left, too, where `onnx.reference` cannot be relied on: it does not know the operator,
+or knows only what a later opset made of it, or gives another dtype than the graph expects.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bodies import holds_graph
 from ...graph.exact import FLOATING
 from ...graph.operators import is_onnx
 from .evaluation import ARITHMETIC, evaluate
 
-__all__ = ["evaluate_if_constant"]
+__all__ = ["LARGEST_GROWN", "evaluate_if_constant"]
 
 Constants = Mapping[ir.Value, ir.TensorProtocol]
 
@@ -37,13 +38,12 @@ FAITHFUL_FROM = {
     "Resize": 11,
     "Softmax": 13,
 }
-GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
-LARGEST_GROWN = 4096  # elements
+LARGEST_GROWN = 4096  # elements, unless more is allowed
 LARGEST_TRIED = 2**24  # elements, of a result whose size is not known beforehand
 
 
 def evaluate_if_constant(
-    node: ir.Node, known: Constants, opset: int
+    node: ir.Node, known: Constants, opset: int, largest: int = LARGEST_GROWN
 ) -> list[ir.TensorProtocol] | None:
     """Evaluate a node if that is certain to be right and makes no large constant.
 
@@ -51,6 +51,7 @@ def evaluate_if_constant(
         node: Any node.
         known: The values that are the same in every run.
         opset: The version of the standard domain.
+        largest: How many elements it may make where its inputs have fewer.
 
     Returns:
         Its outputs; None if it is to be left to run time.
@@ -59,13 +60,15 @@ def evaluate_if_constant(
         return None
     inputs = [None if value is None else known[value] for value in node.inputs]
     given = [tensor for tensor in inputs if tensor is not None]
-    if opset < FAITHFUL_FROM.get(node.op_type, 0) or _may_grow(node, given) or _is_mixed(given):
+    if opset < FAITHFUL_FROM.get(node.op_type, 0) or _may_grow(node, given, largest):
+        return None
+    if _is_mixed(given):
         return None
     try:
         outputs = evaluate(node, inputs, opset)
     except Exception:  # whatever the reference evaluator raises on what it does not know
         return None
-    if len(outputs) != len(node.outputs) or _grows(node, given, outputs):
+    if len(outputs) != len(node.outputs) or _grows(given, outputs, largest):
         return None
     dtypes = zip(node.outputs, outputs, strict=True)
     return outputs if all(v.dtype in (None, tensor.dtype) for v, tensor in dtypes) else None
@@ -76,18 +79,17 @@ def _is_evaluable(node: ir.Node, known: Constants) -> bool:
         return False
     if not all(value is None or value in known for value in node.inputs):
         return False
-    if any(attribute.type in GRAPHS for attribute in node.attributes.values()):
+    if holds_graph(node):
         return False
     return not any(output.is_graph_output() for output in node.outputs)
 
 
-def _may_grow(node: ir.Node, inputs: Sequence[ir.TensorProtocol]) -> bool:
-    """Say whether the result may be large, before anything is computed."""
-    shapes = [output.shape for output in node.outputs]
-    if all(shape is not None and shape.is_static() for shape in shapes):
-        sizes = [math.prod(shape.numpy()) for shape in shapes if shape is not None]
+def _may_grow(node: ir.Node, inputs: Sequence[ir.TensorProtocol], largest: int) -> bool:
+    """Say whether the result may be too large, before anything is computed."""
+    size = _size_of_result(node, inputs)
+    if size is not None:
         limit = 0 if node.op_type in GROWING else sum(tensor.size for tensor in inputs)
-        return bool(inputs) and sum(sizes) > max(LARGEST_GROWN, limit)
+        return bool(inputs) and size > max(largest, limit)
     if node.op_type in GROWING:
         return True
     if len(inputs) < 2:
@@ -101,18 +103,37 @@ def _may_grow(node: ir.Node, inputs: Sequence[ir.TensorProtocol]) -> bool:
     return math.prod(max(tensor.size, 1) for tensor in inputs) > LARGEST_TRIED
 
 
+def _size_of_result(node: ir.Node, inputs: Sequence[ir.TensorProtocol]) -> int | None:
+    """Return how many elements a node makes, as its shapes or its inputs tell."""
+    if node.op_type == "ConstantOfShape" and inputs:  # whatever the graph says
+        return _product(inputs[0].numpy().ravel())
+    shapes = [output.shape for output in node.outputs]
+    if all(shape is not None and shape.is_static() for shape in shapes):
+        return sum(math.prod(shape.numpy()) for shape in shapes if shape is not None)
+    if len(inputs) < 2 or node.op_type not in ("Expand", "Tile"):
+        return None
+    sizes, numbers = inputs[0].shape.numpy(), inputs[1].numpy().ravel().tolist()
+    if node.op_type == "Tile":
+        return _product(sizes) * _product(numbers)
+    return _product(sizes) * _product(max(n, 1) for n in numbers)  # at most
+
+
+def _product(sizes: Iterable[int]) -> int:
+    return math.prod(int(size) for size in sizes)
+
+
 def _is_mixed(inputs: Sequence[ir.TensorProtocol]) -> bool:
     """Say whether there are several floating-point dtypes, so that the result's is not obvious."""
     return len({tensor.dtype for tensor in inputs} & FLOATING) > 1
 
 
 def _grows(
-    node: ir.Node, inputs: Sequence[ir.TensorProtocol], outputs: Sequence[ir.TensorProtocol]
+    inputs: Sequence[ir.TensorProtocol], outputs: Sequence[ir.TensorProtocol], largest: int
 ) -> bool:
-    """Say whether a file would become larger, such as by an outer product, or by unpacking."""
+    """Say whether a file would become too large, as by an outer product, or by unpacking."""
     size = sum(tensor.size for tensor in outputs)
     if not inputs or size <= LARGEST_GROWN:
         return False
     packed = inputs[0].dtype.bitwidth <= 8 and inputs[0].dtype is not ir.DataType.BOOL
     unpacked = packed and outputs[0].dtype.bitwidth > inputs[0].dtype.bitwidth
-    return unpacked or size > sum(tensor.size for tensor in inputs)
+    return unpacked or size > max(largest, sum(tensor.size for tensor in inputs))

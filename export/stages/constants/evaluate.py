@@ -7,34 +7,39 @@ operations, the fold that follows included, rounds once.
 
 Nodes that cannot be evaluated with certainty, or that grow small constants into a large one, are
 left in the graph (`evaluable.py`), and so is what follows once far more was computed than there are
-weights. The bodies of If, Loop and Scan are treated alike
-(`in_bodies.py`).
+weights. The bodies of If, Loop and Scan are treated alike (`in_bodies.py`).
 """
+
+from collections.abc import Iterable
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...graph.excerpt import model_around
+from ...graph.families import REARRANGING
 from ...graph.onnx_inference import infer_shapes
-from .evaluable import evaluate_if_constant
+from .evaluable import LARGEST_GROWN, evaluate_if_constant
 from .in_bodies import evaluate_bodies
 
 __all__ = ["evaluate_constants"]
 
-RENAMING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+RENAMING = REARRANGING | {"Cast"}
 
 # Elements of all results together. A tensor joined with itself thirty times over never ends else;
 # the weights of a network pass a handful of nodes each.
 ROOM, TIMES = 2**24, 16
+GROWTH, GROWTH_TIMES = 2**26, 8  # elements of what is larger than what it is made of
 
 Constants = dict[ir.Value, ir.TensorProtocol]
 
 
-def evaluate_constants(model: ir.Model) -> ir.Model:
+def evaluate_constants(model: ir.Model, *, grown: bool = False) -> ir.Model:
     """Replace every node that depends on constants alone by its value.
 
     Args:
         model: Any graph; stays unchanged.
+        grown: Whether a node may make a large constant out of small ones, such as a weight that is
+            one number repeated: together up to 2^26 elements, or 8 times those that are stored.
 
     Returns:
         A new model. An initializer that is a transposed, reshaped or cast weight keeps the name
@@ -47,17 +52,31 @@ def evaluate_constants(model: ir.Model) -> ir.Model:
         if value.const_value is not None and not value.is_graph_input()
     }
     evaluated: dict[ir.Node, None] = {}
-    room = ROOM + TIMES * sum(tensor.size for tensor in known.values())
+    stored = _size(known.values())
+    room = ROOM + TIMES * stored
+    growth = max(GROWTH, GROWTH_TIMES * stored) if grown else 0
     opset = graph.opset_imports.get("", 18)
     for node in graph:
-        outputs = evaluate_if_constant(node, known, opset) if room > 0 else None
+        outputs = None
+        if room > 0:
+            outputs = evaluate_if_constant(node, known, opset, max(LARGEST_GROWN, growth))
         if outputs is not None:
-            room -= sum(tensor.size for tensor in outputs)
+            size, read = (_size(tensors) for tensors in (outputs, _read_by(node, known)))
+            more = size - read if size > max(read, LARGEST_GROWN) else 0
+            growth, room = growth - more, room - (size - more)
             known.update(zip(node.outputs, outputs, strict=True))
             evaluated[node] = None
     copy = _without(model, evaluated, known)
     evaluate_bodies(copy.graph, opset)
     return copy
+
+
+def _read_by(node: ir.Node, known: Constants) -> list[ir.TensorProtocol]:
+    return [known[value] for value in node.inputs if value is not None]
+
+
+def _size(tensors: Iterable[ir.TensorProtocol]) -> int:
+    return sum(tensor.size for tensor in tensors)
 
 
 def _without(model: ir.Model, evaluated: dict[ir.Node, None], known: Constants) -> ir.Model:

@@ -15,16 +15,12 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from ...graph.exact import FLOATS, ExactTensor, rearranged
+from ...graph.families import DISCRETE, TAKING
 
 __all__ = ["evaluate"]
 
 # A value that the graph rounds to 1.0 must not become 0 because its exact value is 0.99999997.
-DISCRETE = frozenset(
-    """ArgMax ArgMin Cast Ceil Equal Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Mod
-    Round Sign TopK""".split()
-)
-# They copy elements and compute nothing, so float32 is as good as float64 and half its size.
-COPYING = frozenset("Concat Expand Gather GatherElements GatherND Slice Split Tile".split())
+ROUNDING = DISCRETE | {"Cast"}
 INTEGERS = frozenset({ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64})
 ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
     "Add": np.add,
@@ -63,16 +59,27 @@ def _fast(node: ir.Node, inputs: Inputs) -> Tensor | None:
     """Evaluate one of the usual operators in NumPy; None if it is another, or an unusual use."""
     if node.op_type == "Constant":
         value = node.attributes.get("value")
-        return None if value is None else value.as_tensor()
+        return None if value is None else _unnamed(value.as_tensor())
     tensor = inputs[0] if inputs else None
     if tensor is None or tensor.dtype not in FLOATS | INTEGERS | {ir.DataType.DOUBLE}:
         return None
+    if node.op_type in ("Shape", "Size"):
+        return _measured(node, tensor)
+    if node.op_type == "ConstantOfShape":
+        return _filled(node, tensor)
     if node.op_type == "Cast":
         return _cast(tensor, ir.DataType(node.attributes.get_int("to", 0)))
     if node.op_type in ARITHMETIC:
         return _arithmetic(node.op_type, [value for value in inputs if value is not None])
     move = _move(node, inputs, tensor)
     return None if move is None else rearranged(tensor, move)
+
+
+def _unnamed(tensor: Tensor) -> Tensor:
+    """Return the same elements in a tensor of its own, which a graph can name."""
+    if tensor.dtype is ir.DataType.STRING:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype)
 
 
 def _move(node: ir.Node, inputs: Inputs, tensor: Tensor) -> Move | None:
@@ -86,6 +93,12 @@ def _move(node: ir.Node, inputs: Inputs, tensor: Tensor) -> Move | None:
         case "Reshape":
             shape = _reshaped(node, inputs, tensor)
             return None if shape is None else lambda array: array.reshape(shape)
+        case "Expand":
+            wanted = inputs[1]
+            if wanted is None:
+                return None
+            shape = np.broadcast_shapes(tensor.shape.numpy(), tuple(wanted.numpy().tolist()))
+            return lambda array: np.broadcast_to(array, shape)
         case "Flatten":
             split = node.attributes.get_int("axis", 1)
             sizes = tensor.shape.numpy()
@@ -98,6 +111,24 @@ def _move(node: ir.Node, inputs: Inputs, tensor: Tensor) -> Move | None:
             axes = _axes(node, inputs)
             return None if axes is None else lambda array: np.expand_dims(array, axes)
     return None
+
+
+def _measured(node: ir.Node, tensor: Tensor) -> Tensor:
+    sizes = tensor.shape.numpy()
+    if node.op_type == "Size":
+        return ir.Tensor(np.array(math.prod(sizes), np.int64))
+    start, end = (node.attributes.get_int(name, None) for name in ("start", "end"))
+    return ir.Tensor(np.array(sizes[start:end], np.int64))
+
+
+def _filled(node: ir.Node, sizes: Tensor) -> Tensor | None:
+    """Return a tensor of one number, which takes no memory until it is written."""
+    value = node.attributes.get("value")
+    fill = ir.tensor([0.0], ir.DataType.FLOAT) if value is None else value.as_tensor()
+    if fill.size != 1 or fill.dtype not in FLOATS | {ir.DataType.DOUBLE}:
+        return None
+    shape = tuple(sizes.numpy().ravel().tolist())
+    return ExactTensor(np.broadcast_to(fill.numpy().reshape(()), shape), fill.dtype)
 
 
 def _reshaped(node: ir.Node, inputs: Inputs, tensor: Tensor) -> tuple[int, ...] | None:
@@ -180,10 +211,11 @@ def _by_reference(node: ir.Node, inputs: Inputs, opset: int) -> list[Tensor]:
 
 
 def _array(operator: str, tensor: Tensor) -> np.ndarray:
-    if tensor.dtype not in FLOATS or operator in DISCRETE:
+    if tensor.dtype not in FLOATS or operator in ROUNDING:
         return tensor.numpy()
     held = ExactTensor.of(tensor)
-    as_it_is = operator in COPYING and not held.factors and held.base.dtype == np.float32
+    # What copies elements computes nothing: float32 is as good as float64 and half its size.
+    as_it_is = operator in TAKING and not held.factors and held.base.dtype == np.float32
     return held.base if as_it_is else held.exact
 
 

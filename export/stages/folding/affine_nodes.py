@@ -20,7 +20,7 @@ import onnx_ir as ir
 from ...graph.exact import FLOATING, ExactTensor, exact, is_constant
 from ...graph.operators import is_onnx
 from .algebra.affine import Affine, Array, along, batch_norm
-from .edits import Edit, New, least_normal
+from .edits import Edit, New, least_normal, trimmed
 from .reason import NotExactError, Reason
 from .tensors import name_of, sizes_of
 
@@ -120,8 +120,9 @@ def _arithmetic(op_type: str, index: int, constant: Array) -> Affine:
 def _read_batch_norm(node: ir.Node, rank: int) -> AffineNode:
     if node.attributes.get_int("training_mode", 0) or any(o.name for o in node.outputs[1:]):
         raise NotExactError(Reason.TRAINING_MODE, name_of(node))
-    if not all(is_constant(value) for value in node.inputs[1:5]):
-        raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, name_of(node))
+    for value in node.inputs[1:5]:
+        if not is_constant(value):
+            raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, _origin(value))
     if rank < 2:
         raise NotExactError(Reason.SHAPE_UNKNOWN, f"tensor {_name(node.inputs[0])}")
     epsilon = node.attributes.get_float("epsilon", 1e-5)
@@ -148,7 +149,7 @@ def written(old: AffineNode, new: Affine, before: Affine | None) -> Edit:
         raise NotExactError(Reason.SHAPE_UNKNOWN, f"the type of {name_of(node)}")
     if new.is_shift or new.is_scale:
         op_type, array = ("Add", new.shift) if new.is_shift else ("Mul", new.scale)
-        operand = _trimmed(array)
+        operand = trimmed(array)
         axes = () if new.is_shift else tuple(range(max(operand.ndim, 1)))
         constant = New(ExactTensor(operand, dtype), _constant_of(old), "", axes)
         return Edit(node, op_type, (data, constant), {})
@@ -221,10 +222,12 @@ def _dtype_of(value: ir.Value | None) -> ir.DataType | None:
     return None if value is None or value.const_value is None else value.const_value.dtype
 
 
-def _trimmed(array: Array) -> Array:
-    """Return an operand without leading axes of size 1, as broadcasting restores them."""
-    first = next((axis for axis, n in enumerate(array.shape) if n > 1), array.ndim)
-    return array.reshape(array.shape[first:])
+def _origin(value: ir.Value | None) -> str:
+    """Name a parameter, and say what it is if that is no result of a node."""
+    if value is None or not value.is_graph_input():
+        return f"tensor {_name(value)}"
+    also = "a weight that is an input too" if value.const_value is not None else "an input"
+    return f"{_name(value)}, {also}"
 
 
 def _name(value: ir.Value | None) -> str:

@@ -17,6 +17,7 @@ already, and loses nothing more.
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.families import REARRANGING, TAKING
 from ...graph.operators import is_onnx
 from .affine_nodes import AffineNode, affine_input, read
 from .algebra.affine import Affine
@@ -26,10 +27,7 @@ from .tensors import name_of
 
 __all__ = ["is_difference", "require_precise"]
 
-MOVES = frozenset(
-    """Cast Concat Dropout Expand Flatten Gather Identity Reshape Slice Split Squeeze Transpose
-    Unsqueeze""".split()
-)
+MOVES = REARRANGING | TAKING | {"Cast", "Dropout"}
 
 
 def require_precise(affine: AffineNode) -> None:

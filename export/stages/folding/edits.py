@@ -15,7 +15,7 @@ from ...graph.names import Names
 from .algebra.affine import Affine, Array
 from .reason import NotExactError, Reason
 
-__all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "mapped"]
+__all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "mapped", "trimmed"]
 
 LOST_BITS = 2  # that a weight may lose where it becomes smaller than its dtype's normal numbers
 
@@ -83,6 +83,12 @@ def mapped(value: ir.Value, a: Affine) -> ExactTensor:
     return ExactTensor(a.scale * tensor.exact + a.shift, tensor.dtype)
 
 
+def trimmed(array: Array) -> Array:
+    """Return an operand without leading axes of size 1, as broadcasting restores them."""
+    first = next((axis for axis, n in enumerate(array.shape) if n > 1), array.ndim)
+    return array.reshape(array.shape[first:])
+
+
 @dataclass(frozen=True)
 class Edit:
     """What becomes of a node.
@@ -92,16 +98,18 @@ class Edit:
         op_type: Its operator from now on.
         inputs: What it reads from now on.
         attributes: Its attributes from now on; of the same operator, those that change.
+        added: What an Add behind it adds to its output from now on; None if there is none.
     """
 
     node: ir.Node
     op_type: str
     inputs: tuple["ir.Value | New | None", ...]
     attributes: Mapping[str, ir.Attr] = field(default_factory=dict)
+    added: New | None = None
 
     def require_exact(self) -> None:
         """Require that no constant loses anything that matters; see `New.require_exact`."""
-        for value in self.inputs:
+        for value in (*self.inputs, self.added):
             if isinstance(value, New):
                 value.require_exact()
 
@@ -117,8 +125,8 @@ class Writer:
     def __init__(self, graph: ir.Graph, names: Names) -> None:
         self.graph, self._names = graph, names
 
-    def make(self, edit: Edit) -> None:
-        """Make an edit."""
+    def make(self, edit: Edit) -> ir.Node | None:
+        """Make an edit; return the Add behind the node, if it gets one."""
         node = edit.node
         old = list(node.inputs)
         for index in range(len(old)):
@@ -135,6 +143,23 @@ class Writer:
             node.attributes.clear()
         node.attributes.update(edit.attributes)
         self._drop_unused(old)
+        return None if edit.added is None else self._add(node, edit.added)
+
+    def _add(self, node: ir.Node, added: New) -> ir.Node:
+        """Put an Add behind a node; whoever read its output reads the sum."""
+        output = node.outputs[0]
+        add = ir.node("Add", [output, self._constant(added)], name=self._names.new(added.hint))
+        total = add.outputs[0]
+        total.name = self._names.new(f"{output.name}/sum")
+        total.type, total.shape = output.type, output.shape
+        is_output = output.is_graph_output()
+        output.replace_all_uses_with(total, replace_graph_outputs=True)
+        if is_output:
+            output.name, total.name = total.name, output.name
+            total.metadata_props.update(output.metadata_props)
+        add.replace_input_with(0, output)
+        self.graph.insert_after(node, add)
+        return add
 
     def release(self, node: ir.Node) -> None:
         """Take the constants from an operator that is to go, so that others can have their names.
@@ -147,16 +172,6 @@ class Writer:
             if is_constant(value):
                 node.replace_input_with(index, None)
         self._drop_unused(operands)
-
-    def bypass(self, node: ir.Node, output: ir.Value, source: ir.Value) -> None:
-        """Remove a node; the readers of its output read `source`, which takes over the name."""
-        name, is_output = output.name, output.is_graph_output()
-        output.replace_all_uses_with(source, replace_graph_outputs=True)
-        self.graph.remove(node, safe=True)
-        if is_output:
-            source.name = name
-            source.type, source.shape = output.type, output.shape
-            source.metadata_props.update(output.metadata_props)
 
     def _constant(self, value: New) -> ir.Value:
         like = value.like

@@ -14,17 +14,22 @@ its output can do with x, or where each takes a part:
 listed with its reason. Weights are held as they were, with their scales beside them, until they are
 written (`graph/exact.py`), so that a chain of folds rounds once.
 
-No linear operator is ever duplicated, and nothing is added: each fold removes one operator.
+No linear operator is ever duplicated, and each fold removes one operator. Where a product that
+cannot hold a bias is in the way of a batch norm, an Add takes its place: the product is scaled, and
+the Add stands right behind it. A fold that would add work does not happen.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bypass import bypass
 from ...graph.names import Names
+from ...graph.operators import count_operators
 from .affine_nodes import AffineNode, affine_input, read
 from .algebra.affine import Affine
 from .differences import require_precise
@@ -32,8 +37,9 @@ from .edits import LOST_BITS, Writer
 from .plan import Plan, complete
 from .reason import NotExactError, Reason
 from .report import Fold, FoldReport, Refusal
-from .savings import saved_by
+from .savings import require_less_work, saved_by_plan
 from .tensors import name_of
+from .trunks import Trunks
 
 __all__ = ["fold"]
 
@@ -48,6 +54,7 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
         A new model with the same inputs, outputs and results, and one row for each affine
         operator found: folded, or refused with a reason.
     """
+    before = count_operators(model.graph)
     model = model.clone()
     names = Names.of(model.graph)
     walks = [_Walk(graph, names) for graph in (model.graph, *model.graph.subgraphs())]
@@ -56,6 +63,8 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     return model, FoldReport(
         tuple(row for walk in walks for row in walk.folds),
         tuple(row for walk in walks for row in walk.refusals.values()),
+        before,
+        count_operators(model.graph),
     )
 
 
@@ -71,10 +80,13 @@ class _Walk:
     rows: dict[ir.Node, tuple[Fold, Nodes, Nodes]] = field(default_factory=dict)
     refusals: dict[ir.Node, Refusal] = field(default_factory=dict)
     looked_at: dict[ir.Node, set[ir.Node]] = field(default_factory=dict)
+    added: dict[ir.Node, ir.Node] = field(default_factory=dict)
 
     def run(self) -> None:
-        self.writer = Writer(self.graph, self.names)
-        self.order = {node: position for position, node in enumerate(self.graph)}
+        self.writer, self.trunks = Writer(self.graph, self.names), Trunks(self.graph)
+        self.order: dict[ir.Node, float] = {
+            node: position for position, node in enumerate(self.graph)
+        }
         left = [node for node in self.graph if affine_input(node) is not None]
         while left:
             changed: set[ir.Node] = set()
@@ -100,12 +112,28 @@ class _Walk:
         if not affine.map.is_finite:
             error = NotExactError(Reason.NOT_FINITE, name_of(node))
             return self._refuse(node, seen, {"backward": error})
-        for how, may_undo, may_undo_shift, begin in _ways(affine, node.outputs[0]):
-            plan = Plan(self.graph, node, self.order, may_undo, may_undo_shift, seen=seen)
+        without_bias: set[ir.Node] = set()
+        for way in _ways(affine, node.outputs[0]):
+            if way.may_add and not without_bias:
+                continue
+            how = way.how
+            plan = Plan(
+                self.graph,
+                node,
+                self.order,
+                way.may_undo,
+                way.may_undo_shift,
+                way.may_add,
+                seen=seen,
+                without_bias=without_bias,
+            )
             try:
-                begin(plan)
+                if way.may_undo and not affine.map.is_shift and way.how == "backward":
+                    self.trunks.require_scalable(affine.input, affine.map, node, seen)
+                way.begin(plan)
                 plan = complete(plan)
                 plan.require_exact()
+                require_less_work(node, plan.all_edits(), plan.edits)
                 _require_bypass(affine.input, node.outputs[0])
                 require_precise(affine)
             except NotExactError as e:
@@ -138,14 +166,34 @@ class _Walk:
         node, edits = affine.node, plan.all_edits()
         self.refusals.pop(node, None)
         through = tuple(n for n in plan.edits if n not in edits)
-        row = Fold(name_of(node), node.op_type, _layer(node), how, (), (), *saved_by(node))
-        self.rows[node] = row, tuple(edits), through
-        data = affine.input
+        saved = saved_by_plan(node, edits, plan.edits)
+        row = Fold(name_of(node), node.op_type, _layer(node), how, (), (), *saved)
+        self._note(node, row, tuple(edits), through)
         self.writer.release(node)
         for edit in edits.values():
-            self.writer.make(edit)
-        self.writer.bypass(node, node.outputs[0], data)
+            added = self.writer.make(edit)
+            if added is not None:
+                self.order[added] = self.order[edit.node] + 0.5  # right behind it
+                self.added[added] = node
+                self.trunks.forget(edit.node.outputs[0])
+        self.trunks.forget(affine.input, node.outputs[0])
+        bypass(node, affine.input)
         return {node, *plan.edits, *edits}
+
+    def _note(self, node: ir.Node, row: Fold, into: Nodes, through: Nodes) -> None:
+        """Note a row; that of an Add which stood for another operator goes into that one's."""
+        if node in self.added:
+            node = self.added[node]
+            first, into_first, through_first = self.rows[node]
+            row = dataclasses.replace(
+                first,
+                how=first.how if first.how == row.how else "both",
+                operations=first.operations + row.operations,
+                bytes=first.bytes + row.bytes,
+            )
+            into = tuple(dict.fromkeys((*into_first, *into)))
+            through = tuple(dict.fromkeys((*through_first, *through)))
+        self.rows[node] = row, into, through
 
     @property
     def folds(self) -> list[Fold]:
@@ -161,6 +209,8 @@ class _Walk:
 
     def _names_of(self, node: ir.Node) -> list[str]:
         """Return the name of a node, or of those that took it in if it is gone."""
+        if node in self.added and node.graph is None:  # what it stood for has its row
+            return []
         if node in self.rows:
             return [name for n in self.rows[node][1] for name in self._names_of(n)]
         return [name_of(node)]
@@ -169,13 +219,24 @@ class _Walk:
 Begin = Callable[[Plan], None]
 
 
-def _ways(affine: AffineNode, output: ir.Value) -> Iterator[tuple[str, bool, bool, Begin]]:
-    """Yield the ways to remove an affine operator.
+class _Way(NamedTuple):
+    """A way to remove an affine operator.
 
-    Yields:
-        How; whether other readers of what changes may undo a scale, and a shift; and what sets
-        the first changes in a plan.
+    Attributes:
+        how: As the report calls it.
+        begin: Sets the first changes in a plan.
+        may_undo: As for `Plan`, likewise the others.
     """
+
+    how: str
+    begin: Begin
+    may_undo: bool = False
+    may_undo_shift: bool = False
+    may_add: bool = False
+
+
+def _ways(affine: AffineNode, output: ir.Value) -> Iterator[_Way]:
+    """Yield the ways to remove an affine operator, best first."""
     a, node, data = affine.map, affine.node, affine.input
 
     def begin(demanded: Affine | None, pending: Affine | None) -> Begin:
@@ -187,19 +248,23 @@ def _ways(affine: AffineNode, output: ir.Value) -> Iterator[tuple[str, bool, boo
 
         return changes
 
-    yield "backward", False, False, begin(a, None)
+    yield _Way("backward", begin(a, None))
     if a.is_identity:
         return
-    yield "forward", False, False, begin(None, a)
+    yield _Way("forward", begin(None, a))
     mild = _is_mild(affine)
     scale, shift = a.only_scale(), a.only_shift()
     both = not a.is_scale and not a.is_shift
     if both and mild:
-        yield "both", True, True, begin(Affine(shift.scale, a.shift / a.scale), scale)
+        added = Affine(shift.scale, a.shift / a.scale)
+        yield _Way("both", begin(added, scale), may_undo=True, may_undo_shift=True)
     if a.scale.all():
-        yield "backward", True, mild, begin(a, None)
+        yield _Way("backward", begin(a, None), may_undo=True, may_undo_shift=mild)
     if both:
-        yield "both", False, False, begin(scale, shift)
+        yield _Way("both", begin(scale, shift))
+    if affine.moments is not None and not a.is_scale:  # an Add is half the work
+        yield _Way("backward", begin(a, None), may_add=True)
+        yield _Way("forward", begin(None, a), may_add=True)
 
 
 def _is_mild(affine: AffineNode) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ...graph.exact import is_constant
+from ...graph.operators import is_onnx
 from .algebra.affine import Affine, same
 from .edits import Edit, New, mapped
 from .reason import NotExactError, Reason
@@ -27,6 +28,7 @@ from .tensors import name_of, require_fit
 
 __all__ = ["Plan", "complete"]
 
+SHAPES = frozenset({"Shape", "Size"})
 LONGEST = 400  # operators that one search may look at
 
 
@@ -52,6 +54,7 @@ class Plan:
         order: Where each node is in the graph.
         may_undo: Whether other readers of a demanded tensor may undo a scale.
         may_undo_shift: Likewise a shift.
+        may_add: Whether a linear operator without a bias may get an Add behind it.
         changes: What becomes of each tensor that changes.
         edits: What becomes of each operator that takes part; None if it only passes changes on.
         constants: What becomes of constants that are summands or parts, by reader and input.
@@ -60,21 +63,24 @@ class Plan:
         queued: The same operators.
         seen: The operators on which the result depends.
         steps: How many operators were looked at.
+        without_bias: Operators that lack a bias, where none may be added.
     """
 
     graph: ir.Graph
     removed: ir.Node
-    order: Mapping[ir.Node, int]
+    order: Mapping[ir.Node, float]
     may_undo: bool = False
     may_undo_shift: bool = False
+    may_add: bool = False
     changes: dict[ir.Value, _Change] = field(default_factory=dict)
     edits: dict[ir.Node, Edit | None] = field(default_factory=dict)
     constants: dict[tuple[ir.Node, int], New] = field(default_factory=dict)
     passed_on: set[ir.Node] = field(default_factory=set)
-    queue: list[tuple[int, ir.Node]] = field(default_factory=list)
+    queue: list[tuple[float, ir.Node]] = field(default_factory=list)
     queued: set[ir.Node] = field(default_factory=set)
     seen: set[ir.Node] = field(default_factory=set)
     steps: list[int] = field(default_factory=lambda: [0])
+    without_bias: set[ir.Node] = field(default_factory=set)
 
     def copy(self) -> "Plan":
         """Return a plan that goes on from here; it shares what was seen, and the steps left."""
@@ -126,6 +132,10 @@ class Plan:
 
     def apply(self, node: ir.Node, move: Move) -> None:
         """Let an operator take part in one way."""
+        if move.edit is not None and move.edit.added is not None and not self.may_add:
+            self.without_bias.add(node)
+            detail = f"{node.op_type} {name_of(node)}"
+            raise NotExactError(Reason.OPERATOR_HAS_NO_BIAS, detail)
         self.edits[node] = move.edit
         for key in [key for key in self.constants if key[0] is node]:
             del self.constants[key]
@@ -190,7 +200,7 @@ class Plan:
         for (node, index), new in self.constants.items():
             edit = edits.get(node) or Edit(node, node.op_type, tuple(node.inputs))
             inputs = (*edit.inputs[:index], new, *edit.inputs[index + 1 :])
-            edits[node] = Edit(node, edit.op_type, inputs, edit.attributes)
+            edits[node] = dataclasses.replace(edit, inputs=inputs)
         return edits
 
     def _require_same(self, value: ir.Value, change: _Change) -> None:
@@ -211,7 +221,7 @@ class Plan:
         """Let a reader of a changed tensor make up for it; what cannot is best told at once."""
         self._push(node)
         if is_alone(node):
-            _moves_of(node, self.pending_of(node), {})
+            _moves_of(node, self.pending_of(node), {}, self.removed)
 
     def _require_undoable(self, value: ir.Value, a: Affine) -> None:
         if not self.may_undo:
@@ -230,7 +240,7 @@ def complete(plan: Plan) -> Plan:
         NotExactError: If no way leads to the end.
     """
     while (node := plan.pop()) is not None:
-        moves = _moves_of(node, plan.pending_of(node), plan.demanded_of(node))
+        moves = _moves_of(node, plan.pending_of(node), plan.demanded_of(node), plan.removed)
         if len(moves) == 1:
             plan.apply(node, moves[0])
             continue
@@ -248,14 +258,16 @@ def complete(plan: Plan) -> Plan:
     return plan
 
 
-def _moves_of(node: ir.Node, pending: Maps, demanded: Maps) -> list[Move]:
+def _moves_of(node: ir.Node, pending: Maps, demanded: Maps, removed: ir.Node) -> list[Move]:
     """Return the ways in which a node can take part; an error tells which node it is."""
     try:
-        return moves_of(node, pending, demanded)
+        return moves_of(node, pending, demanded, removed)
     except NotExactError as e:
         detail = f"{node.op_type} {name_of(node)}" + (f": {e.detail}" if e.detail else "")
         raise NotExactError(e.reason, detail) from None
 
 
 def _readers(value: ir.Value) -> list[ir.Node]:
-    return list(dict.fromkeys(use.node for use in value.uses()))
+    """Return the nodes that read the elements of a tensor; no change alters its shape."""
+    nodes = dict.fromkeys(use.node for use in value.uses())
+    return [node for node in nodes if node.op_type not in SHAPES or not is_onnx(node)]

@@ -1,7 +1,7 @@
 """What a fold did, as plain data: one row for each affine operator that was found."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .reason import Reason
@@ -17,8 +17,8 @@ class Fold:
         node: Name of the node that was removed.
         operator: Its ONNX operator, such as "BatchNormalization".
         layer: Path of the Keras layer whose weights it used; None if unknown.
-        how: "backward" into what comes before it, "forward" into what comes behind it, or "both":
-            one part each way.
+        how: "backward" into what comes before it, "forward" into what comes behind it, "both":
+            one part each way, or "clamp": into a HardSigmoid, with a clamp next to it.
         into: Names of the nodes that absorbed it; empty if it did nothing.
         through: Names of the nodes that it passed on the way.
         operations: Estimate of the additions and multiplications saved in each run, counting an
@@ -92,10 +92,17 @@ class FoldReport:
     Attributes:
         folds: Those that are gone.
         refusals: Those that stay, and why.
+        before: How many nodes of each type there were, graphs within the graph included.
+        after: Likewise afterwards.
+        replaceable: How many weights are inputs too, so that a caller may replace them; what reads
+            them is left.
     """
 
     folds: tuple[Fold, ...]
     refusals: tuple[Refusal, ...]
+    before: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    after: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    replaceable: int = 0
 
     @property
     def operations(self) -> int:
@@ -113,12 +120,36 @@ class FoldReport:
         return {**dataclasses.asdict(self), **totals}
 
     def table(self) -> str:
-        """Return the report as text in columns: a row for each affine operator, then the totals."""
+        """Return the report as text in columns.
+
+        A row for each affine operator, one for each type of which there are fewer or more nodes
+        now, and the totals.
+        """
         heads = ("operator", "layer or node", "folded", "into, or why not")
         folds = [(row.operator, row.layer or row.node, row.how, row.target) for row in self.folds]
         left = [(row.operator, row.layer or row.node, "left", row.why) for row in self.refusals]
         rows = [heads, *folds, *left] if folds or left else []
-        return "\n".join([*_aligned(rows), self.totals()])
+        counts = self._counts()
+        numbers = ["", *_aligned([("nodes", "before", "after"), *counts]), ""] if counts else []
+        return "\n".join([*_aligned(rows), *numbers, *self._notes(), self.totals()])
+
+    def _counts(self) -> list[tuple[str, str, str]]:
+        """Return the types whose number changes, with both numbers, and all together."""
+        pairs = {
+            kind: (self.before.get(kind, 0), self.after.get(kind, 0))
+            for kind in sorted({*self.before, *self.after})
+        }
+        changed = [(kind, str(b), str(a)) for kind, (b, a) in pairs.items() if a != b]
+        total = ("all", str(sum(self.before.values())), str(sum(self.after.values())))
+        return [*changed, total] if changed else []
+
+    def _notes(self) -> list[str]:
+        if not self.replaceable:
+            return []
+        return [
+            f"{self.replaceable} weights are inputs too, so that a caller may replace them: what "
+            "reads them stays. `freeze=True` (`--freeze`) takes them for constants."
+        ]
 
     def totals(self) -> str:
         """Return one line with the numbers of operators, and what a run saves."""
@@ -134,6 +165,7 @@ class FoldReport:
         for row in self.refusals:
             key = (row.operator, row.reason, row.forward_reason, row.both_reason)
             alike.setdefault(key, []).append(row)
+        lines += self._notes()
         for first, *others in alike.values():
             more = f"; and {len(others)} more like it" if others else ""
             lines.append(_printable(f"  {first}{more}"))

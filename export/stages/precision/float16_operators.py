@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
+from ...graph.families import MOVING
+
 __all__ = [
     "ARGUMENTS",
-    "DISCRETE",
     "ELEMENTWISE",
     "KERNELS",
     "KNOWN",
-    "MOVING",
     "SENSITIVE",
     "SOURCES",
     "SUMMANDS",
@@ -17,11 +17,6 @@ __all__ = [
     "UNSATURATED",
 ]
 
-MOVING = frozenset(
-    """Compress Concat DepthToSpace Dropout Expand Flatten Gather GatherElements GatherND Identity
-    Pad Reshape ReverseSequence Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze
-    Where""".split()
-)
 ELEMENTWISE = frozenset(
     """Abs Add Celu Clip Div Elu Erf Gelu HardSigmoid HardSwish LeakyRelu Max Min Mul Neg PRelu Relu
     Selu Sigmoid Softsign Sub Sum Tanh""".split()
@@ -53,9 +48,5 @@ SENSITIVE = frozenset(
     LayerNormalization Log LogSoftmax LpNormalization LRN MeanVarianceNormalization Mish Pow
     Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd ReduceSumSquare
     RMSNormalization Sinh Softmax Softplus Sqrt Tan""".split()
-)
-DISCRETE = frozenset(
-    """ArgMax ArgMin Ceil Equal Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Mod
-    NonMaxSuppression NonZero Round Sign TopK Unique""".split()
 )
 SOURCES = frozenset({"Cast", "ConstantOfShape", "EyeLike", "OneHot", "Range"})

@@ -8,6 +8,7 @@ a maximum may pass over NaN.
 """
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -17,6 +18,8 @@ import onnxruntime
 
 from ...errors import ExportError, one_line
 from ...graph.names import Names
+from ...runtime.arena import give_memory_back
+from ...runtime.session import LEVELS, open_session
 
 __all__ = ["largest_magnitudes"]
 
@@ -84,7 +87,7 @@ class _Runner:
             )
         feeds = {name: np.asarray(batch[name], dtype) for name, dtype in self._dtypes.items()}
         try:
-            found = self._session.run(self._outputs, feeds)
+            found = self._session.run(self._outputs, feeds, give_memory_back())
         except Exception as e:  # ONNX Runtime's exceptions have no common class of their own
             raise _cannot_run(e) from e
         pairs = np.array(found, np.float64).reshape(-1, 2)
@@ -108,13 +111,8 @@ def _runner(model: ir.Model, tensors: list[str]) -> _Runner:
     # that it needs; in this order it looks at every tensor as soon as that is there.
     for nodes in reversed(added):
         proto.graph.node.extend(nodes)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(proto.SerializeToString(), LEVELS[0], threads=os.cpu_count() or 1)
     except Exception as e:
         raise _cannot_run(e) from e
     given = {str(value.name): value.dtype for value in model.graph.inputs}

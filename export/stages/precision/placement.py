@@ -22,10 +22,12 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bodies import holds_graph
 from ...graph.exact import exact, is_constant
+from ...graph.families import DISCRETE, MOVING
 from ...graph.operators import STANDARD
 from .float16_forms import float16_positions, is_float, is_indifferent, is_tensor
-from .float16_operators import DISCRETE, KERNELS, KNOWN, MOVING, SENSITIVE, SOURCES, SUMMANDS, SUMS
+from .float16_operators import KERNELS, KNOWN, SENSITIVE, SOURCES, SUMMANDS, SUMS
 from .report import Float32Reason as Reason
 from .vicinity import Places, keep_arguments, keep_islands, keep_positions, keep_quotients
 
@@ -77,10 +79,7 @@ def _own_reason(
     """Return why a node, looked at by itself, has to stay in float32."""
     if node.domain not in STANDARD:
         return Reason.OTHER_DOMAIN, node.domain
-    if any(
-        a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        for a in node.attributes.values()
-    ):
+    if holds_graph(node):
         return Reason.SUBGRAPH, ""
     named = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name]
     for value in named:

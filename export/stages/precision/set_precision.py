@@ -14,13 +14,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from ...errors import ExportError
+from ...graph.families import MOVING
 from ...graph.onnx_inference import infer_shapes
-from .float16_operators import MOVING
 from .magnitudes import largest_magnitudes
 from .narrowing import narrow
 from .placement import place
 from .report import Float32Reason, InFloat32, Precision, PrecisionReport, require_precision
-from .widening import widen
+from .widening import DOUBLE, HALF, widen
 
 __all__ = ["Float32Reason", "InFloat32", "PrecisionReport", "set_precision"]
 
@@ -34,9 +34,9 @@ def set_precision(
 
     Args:
         model: An ONNX graph; stays unchanged.
-        precision: "keep" returns the graph itself. "float32" turns every half-precision tensor
-            into float32, inputs and outputs too. "float16" lets every node compute in float16 that
-            can, and keeps the dtypes of inputs and outputs.
+        precision: "keep" returns the graph itself. "float32" turns every half-precision and
+            float64 tensor into float32, inputs and outputs too. "float16" lets every node compute
+            in float16 that can, and keeps the dtypes of inputs and outputs.
         samples: Batches, each an array for every graph input, by name; for "float16" only, which
             runs the graph on them to see how large its values become.
 
@@ -52,7 +52,7 @@ def set_precision(
     if precision == "keep":
         return model, PrecisionReport(precision)
     if precision == "float32":
-        return widen(model), PrecisionReport(precision)
+        return widen(model, HALF | DOUBLE), PrecisionReport(precision)
     return _to_float16(model, samples)
 
 
@@ -76,7 +76,7 @@ def _to_float16(
         raise ExportError(
             "export: at least one node must be able to compute in float16 for "
             f"`precision='float16'`. Received: {found or 'no node that computes in float32'}. "
-            "Use `precision='keep'`."
+            "Use `precision='keep'`, or 'float32' for a model in float64."
         )
     casts = narrow(graph, nodes, inputs, outputs)
     RemoveUnusedNodesPass()(model)

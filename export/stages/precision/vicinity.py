@@ -9,14 +9,13 @@ from collections import deque
 
 import onnx_ir as ir
 
+from ...graph.families import DISCRETE, MOVING
 from ...graph.operators import STANDARD
 from .float16_forms import is_float, varying
 from .float16_operators import (
     ARGUMENTS,
-    DISCRETE,
     ELEMENTWISE,
     KERNELS,
-    MOVING,
     SOURCES,
     SUMS,
     UNBOUNDED,

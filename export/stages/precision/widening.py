@@ -1,8 +1,9 @@
 """Half precision -> float32: what a mixed-precision model computes, only more precisely.
 
-Every float16 and bfloat16 tensor becomes float32: graph inputs and outputs, initializers, tensors
-in attributes, what a Cast casts to, in subgraphs too. A Cast between two that are now the same is
-gone. Widening is exact; only the rounding to half precision in between is no longer done.
+Every float16 and bfloat16 tensor becomes float32, and every float64 one if that is asked for: graph
+inputs and outputs, initializers, tensors in attributes, what a Cast casts to, in subgraphs too. A
+Cast between two that are now the same is gone. Widening is exact; only the rounding to half
+precision in between is no longer done. From float64 each constant is rounded once.
 
 Nodes of other domains are left as they are, between Casts: nobody knows which types they take.
 """
@@ -16,36 +17,42 @@ from ...graph.exact import ExactTensor
 from ...graph.names import Names
 from ...graph.operators import STANDARD
 
-__all__ = ["HALF", "cast_node", "names_in", "widen"]
+__all__ = ["DOUBLE", "HALF", "cast_node", "names_in", "widen"]
 
-HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+Kinds = frozenset[ir.DataType]
+
+HALF: Kinds = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+DOUBLE: Kinds = frozenset({ir.DataType.DOUBLE})
 # Attributes of standard operators whose integer is a data type.
 TYPES = frozenset(
     {"dtype", "output_datatype", "output_dtype", "softmax_precision", "stash_type", "to"}
 )
 
 
-def widen(model: ir.Model) -> ir.Model:
+def widen(model: ir.Model, kinds: Kinds = HALF) -> ir.Model:
     """Turn every half-precision tensor into a float32 one.
 
     Args:
         model: Any graph; stays unchanged.
+        kinds: The dtypes that become float32.
 
     Returns:
-        A new model without float16 and bfloat16, but for the nodes of other domains.
+        A new model without these dtypes, but for the nodes of other domains.
     """
     model = model.clone()
     names = names_in(model.graph)
     graphs = [model.graph, *model.graph.subgraphs()]
-    half = {value: value.dtype for graph in graphs for value in _values(graph) if _is_half(value)}
+    half: dict[ir.Value, ir.DataType | None] = {
+        v: v.dtype for graph in graphs for v in _values(graph) if v.dtype in kinds
+    }
     for graph in graphs:
         for node in list(graph):
             if node.domain in STANDARD:
-                _widen_attributes(node)
+                _widen_attributes(node, kinds)
             else:
                 _enclose(node, half, names)
     for value in half:
-        _widen_value(value)
+        _widen_value(value, kinds)
     for graph in graphs:
         for node in graph:
             if _is_pointless_cast(node):
@@ -78,36 +85,32 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _is_half(value: ir.Value) -> bool:
-    return value.dtype in HALF
-
-
-def _widened(kind: ir.TypeProtocol) -> ir.TypeProtocol:
-    """Return a type with float32 in place of half precision, in a sequence's elements too."""
+def _widened(kind: ir.TypeProtocol, kinds: Kinds) -> ir.TypeProtocol:
+    """Return a type with float32 in place of others, in a sequence's elements too."""
     if isinstance(kind, ir.TensorType):
-        return ir.TensorType(ir.DataType.FLOAT) if kind.dtype in HALF else kind
+        return ir.TensorType(ir.DataType.FLOAT) if kind.dtype in kinds else kind
     if isinstance(kind, ir.SequenceType):
-        return ir.SequenceType(_widened(kind.elem_type))
+        return ir.SequenceType(_widened(kind.elem_type, kinds))
     if isinstance(kind, ir.OptionalType):
-        return ir.OptionalType(_widened(kind.elem_type))
+        return ir.OptionalType(_widened(kind.elem_type, kinds))
     return kind
 
 
-def _widen_value(value: ir.Value) -> None:
+def _widen_value(value: ir.Value, kinds: Kinds) -> None:
     if value.type is not None:
-        value.type = _widened(value.type)
+        value.type = _widened(value.type, kinds)
     if value.const_value is not None:
         value.const_value = ExactTensor.of(value.const_value).with_dtype(ir.DataType.FLOAT)
 
 
-def _widen_attributes(node: ir.Node) -> None:
+def _widen_attributes(node: ir.Node, kinds: Kinds) -> None:
     for name, attribute in list(node.attributes.items()):
         if attribute.is_ref():
             continue
-        if attribute.type is ir.AttributeType.TENSOR and attribute.value.dtype in HALF:
+        if attribute.type is ir.AttributeType.TENSOR and attribute.value.dtype in kinds:
             array = attribute.value.numpy().astype("float32")
             node.attributes[name] = ir.AttrTensor(name, ir.Tensor(array))
-        elif attribute.type is ir.AttributeType.INT and name in TYPES and attribute.value in HALF:
+        elif attribute.type is ir.AttributeType.INT and name in TYPES and attribute.value in kinds:
             node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
 
 

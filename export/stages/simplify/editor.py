@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ...graph.bypass import bypass
 from ...graph.exact import constant, rearranged
 from ...graph.names import Names
 from ...graph.operators import is_standard
@@ -60,21 +61,13 @@ class Editor:
             Whether the graph has changed. Where a graph input or a constant is a graph output, an
             Identity has to give it that name.
         """
-        output = node.outputs[0]
-        if output.is_graph_output():
-            if source.producer() is None or source.is_graph_output():
-                if node.op_type == "Identity":
-                    return False
-                self.replace(node, "Identity", [source])
-                return True
-            shape, kind = output.shape, output.type
-            output.replace_all_uses_with(source, replace_graph_outputs=True)
-            self.graph.remove(node, safe=True)
-            source.name = output.name
-            source.shape, source.type = shape, kind
-            return True
-        output.replace_all_uses_with(source)
-        self.graph.remove(node, safe=True)
+        both_named = source.producer() is None or source.is_graph_output()
+        if not (node.outputs[0].is_graph_output() and both_named):
+            bypass(node, source)
+        elif node.op_type == "Identity":
+            return False
+        else:
+            self.replace(node, "Identity", [source])
         return True
 
     def replace(

@@ -7,10 +7,11 @@ Affine maps by numbers pass through a clamp,
 with the bounds exchanged for c < 0, so a row of them around clamps is a HardSigmoid where the
 bounds become 0 and 1: Add(3) -> Clip(0, 6) -> Div(6). One product may stand in between,
 
-    (y * clip(v, low, high)) * c  =  y * (clip(v, low, high) * c)
+    (y * clip(v, low, high)) * c  =  (c y) * clip(v, low, high)  =  y * (clip(v, low, high) * c)
 
-as in x * relu6(x + 3) / 6. A hard swish stays two nodes: ONNX Runtime takes ONNX's HardSwish, there
-from opset 14 on, apart into these two, and fuses them with a convolution before them.
+as in x * relu6(x + 3) / 6 and (x / 6) * relu6(x + 3). A hard swish stays two nodes: ONNX Runtime
+takes ONNX's HardSwish, there from opset 14 on, apart into these two, and fuses them with a
+convolution before them.
 
 The bounds must become 0 and 1 exactly, as the row computes them in float32; so a floor of 1e-8 in
 front of a logarithm stays. With 0 <= beta <= 1, |alpha x| <= 1 on the slope, and rounding the
@@ -19,7 +20,7 @@ it so stays in front. float32 only: ONNX Runtime has no other kernel for it on C
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from ...graph.operators import is_standard
 from .editor import Editor
 from .scalar_maps import CLAMPS, ScalarMap, ScalarMaps
 
-__all__ = ["write_hard_sigmoids"]
+__all__ = ["Written", "hard_sigmoids", "write_hard_sigmoids"]
 
 INFINITY = float("inf")
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
@@ -61,27 +62,39 @@ class _Ramp(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """Clamps of x and the maps behind them; a product with another tensor, and maps behind it."""
+    """Clamps of x and the maps behind them; maps behind a product and before its other factor."""
 
     x: ir.Value
     nodes: list[ir.Node]
     ramp: _Ramp
-    product: ir.Value | None = None
-    scales: Sequence[ir.Node] = ()
+    scales: Sequence[ScalarMap] = ()
+
+
+class Written(NamedTuple):
+    """A HardSigmoid, and the nodes that it takes the place of."""
+
+    node: ir.Node
+    gone: tuple[ir.Node, ...]
 
 
 def write_hard_sigmoids(editor: Editor) -> bool:
     """Write a clamp between 0 and 1, and the scalar arithmetic around it, as one HardSigmoid."""
-    maps, changed = ScalarMaps(editor), False
+    return bool(hard_sigmoids(editor))
+
+
+def hard_sigmoids(editor: Editor) -> list[Written]:
+    """Do the same, and return what was written."""
+    maps, found = ScalarMaps(editor), list[Written]()
     with np.errstate(over="ignore", invalid="ignore"):  # such bounds are not 0 and 1
         for node in editor.nodes(*CLAMPS):
-            row = _row(maps, node)
-            if row is not None:
-                changed |= _rewrite(editor, maps, row)
-    return changed
+            row = _row(maps, node) if node.graph is editor.graph else None
+            written = _rewrite(editor, maps, row) if row is not None else None
+            if written is not None:
+                found.append(written)
+    return found
 
 
-def _rewrite(editor: Editor, maps: ScalarMaps, row: _Row) -> bool:
+def _rewrite(editor: Editor, maps: ScalarMaps, row: _Row) -> Written | None:
     x, alpha, beta = row.x, row.ramp.factor, row.ramp.offset
     above: list[ir.Node] = []
     found = (0, x, alpha, beta) if _is_slope(alpha, beta) else None
@@ -91,17 +104,17 @@ def _rewrite(editor: Editor, maps: ScalarMaps, row: _Row) -> bool:
         if _is_slope(alpha, beta):
             found = (len(above), x, alpha, beta)
     if found is None or found[0] + len(row.nodes) + len(row.scales) < 2:
-        return False
+        return None
     count, x, alpha, beta = found
-    if row.product is not None:
-        for scale in row.scales:
-            editor.bypass(scale, row.product)
+    for scale in row.scales:
+        editor.bypass(scale.node, scale.x)
     *others, last = row.nodes
     attributes = {"alpha": _rounded(alpha), "beta": _rounded(beta)}
-    editor.replace(last, "HardSigmoid", [x], attributes)
+    new = editor.replace(last, "HardSigmoid", [x], attributes)
     for node in (*reversed(others), *above[:count]):
         editor.graph.remove(node, safe=True)
-    return True
+    scales = (scale.node for scale in row.scales)
+    return Written(new, (*reversed(above[:count]), *row.nodes, *scales))
 
 
 def _rounded(number: float) -> float:
@@ -137,18 +150,31 @@ def _row(maps: ScalarMaps, node: ir.Node) -> _Row | None:
 
 
 def _with_product(maps: ScalarMaps, row: _Row) -> _Row | None:
-    """Return the row with the factors behind a product, if they make its bounds 0 and 1."""
+    """Return the row with the factors around a product, if they make its bounds 0 and 1."""
     product = maps.only_reader(row.nodes[-1])
     if product is None or product.op_type != "Mul" or not is_standard(product):
         return None
-    behind = _affine_below(maps, product)
-    factors = list(itertools.takewhile(lambda step: step.offset == 0, behind))
+    behind = list(itertools.takewhile(_is_factor, _affine_below(maps, product)))
+    (other,) = (value for value in product.inputs if value is not row.nodes[-1].outputs[0])
+    factors = [*behind, *itertools.takewhile(_is_factor, _affine_above(maps, other))]
     ramps = list(itertools.accumulate(factors, _Ramp.then, initial=row.ramp))
     count = _last_unit(ramps)
     if count is None:
         return None
-    scales = [step.node for step in factors[:count]]
-    return _Row(row.x, row.nodes, ramps[count], product.outputs[0], scales)
+    # In an order in which each can be bypassed with what it reads: from behind to front.
+    scales = [*reversed(behind[:count]), *factors[len(behind) : count]]
+    return _Row(row.x, row.nodes, ramps[count], scales)
+
+
+def _is_factor(step: ScalarMap) -> bool:
+    return step.offset == 0
+
+
+def _affine_above(maps: ScalarMaps, value: ir.Value | None) -> Iterator[ScalarMap]:
+    """Yield the affine maps that make a value, one in front of the other."""
+    while value is not None and (step := maps.above(value)) is not None and not step.is_clamp:
+        yield step
+        value = step.x
 
 
 def _affine_below(maps: ScalarMaps, node: ir.Node) -> list[ScalarMap]:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.exact import is_constant
+from ...graph.families import ELEMENTWISE
 from .editor import Editor
 from .shapes.edges import cuts_of, pads_of
 from .shapes.sizes import Size
@@ -25,11 +26,6 @@ __all__ = ["Lesser", "axes_through", "without_axis"]
 
 Axes = list[tuple[ir.Value, int]]
 
-ELEMENTWISE = frozenset(
-    """Abs Add Cast Ceil Celu Clip Div Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log
-    Max Mean Min Mish Mul Neg Pow PRelu Reciprocal Relu Round Selu Sigmoid Sign Softplus Softsign
-    Sqrt Sub Sum Tanh ThresholdedRelu""".split()
-)
 WINDOWS = frozenset({"AveragePool", "Conv", "ConvTranspose", "MaxPool"})
 PER_AXIS = ("dilations", "kernel_shape", "output_padding", "strides")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from ...graph.exact import FLOATING, exact, is_constant
+from ...graph.families import REARRANGING, TAKING
 from .editor import Editor
 
 __all__ = ["is_never_negative"]
@@ -19,12 +20,10 @@ MAKING = frozenset(
     "Abs Exp HardSigmoid Relu ReduceL1 ReduceL2 ReduceSumSquare Sigmoid Softmax Softplus".split()
 )
 KEEPING = frozenset(
-    """Add Concat Div Flatten GlobalAveragePool GlobalMaxPool Identity Max Mean Min Mul ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum Sqrt Sum""".split()
+    """Add Concat Div GlobalAveragePool GlobalMaxPool Max Mean Min Mul ReduceMax ReduceMean
+    ReduceMin ReduceProd ReduceSum Sqrt Sum""".split()
 )
-KEEPING_FIRST = frozenset(  # the other inputs are no data
-    """Dropout Expand Gather Reshape Slice Split Squeeze Tile Transpose Unsqueeze""".split()
-)
+KEEPING_FIRST = (REARRANGING | TAKING | {"Dropout"}) - KEEPING  # the other inputs are no data
 
 
 def is_never_negative(editor: Editor, value: ir.Value) -> bool:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from ...graph.families import RESHAPING
 from .editor import Editor
 from .losing_an_axis import Lesser, axes_through, without_axis
-from .reshaping import RESHAPING, is_expressible
+from .reshaping import is_expressible
 from .shapes.sizes import Shape
 
 __all__ = ["drop_axes_of_one"]

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.exact import is_constant
+from ...graph.families import RESHAPING
 from .editor import Editor
-from .reshaping import RESHAPING
 
 __all__ = ["merge_repetitions"]
 

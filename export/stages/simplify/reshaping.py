@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ...graph.exact import is_constant
+from ...graph.families import RESHAPING
 from .editor import Editor
 from .shapes.sizes import Shape, product
 
-__all__ = ["RESHAPING", "constant_target", "is_expressible", "merge_reshapes"]
-
-RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+__all__ = ["constant_target", "is_expressible", "merge_reshapes"]
 
 
 def merge_reshapes(editor: Editor) -> bool:

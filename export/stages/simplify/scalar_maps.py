@@ -3,8 +3,9 @@
     Add, Sub, Mul, Div, Neg        y = factor * x + offset
     Clip, Max, Min, Relu           y = clip(x, low, high)
 
-A number is a finite constant of one element that does not add an axis to x. Any other operand, such
-as one number for each channel, makes it no such node.
+A number is a finite constant whose elements are all the same, which adds no axis to x and repeats
+none of it. Any other operand, such as numbers that differ from channel to channel, makes it no such
+node. The bounds of Clip are attributes before opset 11.
 """
 
 import math
@@ -84,33 +85,51 @@ class ScalarMaps:
         return self._numbers[value]
 
     def _keeps_shape(self, node: ir.Node, x: ir.Value) -> bool:
-        """Say whether the numbers of a node have no more axes than x."""
-        shape = self._editor.known.shape(x)
-        rank = 0 if shape is None else len(shape)
-        numbers = (v.const_value for v in node.inputs if v is not None and v is not x)
-        return all(number is not None and len(number.shape) <= rank for number in numbers)
+        """Say whether the numbers of a node broadcast to x, and x to none of them."""
+        shape = self._editor.known.shape(x) or ()
+        for value in node.inputs:
+            if value is None or value is x:
+                continue
+            sizes = value.const_value.shape.numpy()  # type: ignore[union-attr]  # is a number
+            if len(sizes) > len(shape):
+                return False
+            if any(n not in (1, size) for n, size in zip(sizes[::-1], shape[::-1], strict=False)):
+                return False
+        return True
 
 
 def _finite_number(value: ir.Value) -> float | None:
     tensor = value.const_value
-    if tensor is None or tensor.dtype is not ir.DataType.FLOAT or tensor.size != 1:
+    if tensor is None or tensor.dtype is not ir.DataType.FLOAT or tensor.size == 0:
         return None
-    number = float(exact(value).item())
-    return number if math.isfinite(number) else None
+    elements = exact(value)
+    number = float(elements.flat[0])
+    return number if math.isfinite(number) and (elements == number).all() else None
 
 
 def _read(node: ir.Node, x: ir.Value, numbers: list[float | None]) -> ScalarMap | None:
     leads = node.inputs[0] is x
     if node.op_type == "Clip":
-        low, high = [*numbers[1:], None, None][:2]
-        low, high = -INFINITY if low is None else low, INFINITY if high is None else high
-        return ScalarMap(node, x, low=low, high=high) if leads else None
+        return _clip(node, x, numbers[1:]) if leads else None
     if node.op_type == "Relu":
         return ScalarMap(node, x, low=0.0)
     if node.op_type == "Neg":
         return ScalarMap(node, x, factor=-1.0)
     number = numbers[leads] if len(numbers) == 2 else None
     return None if number is None else _by_number(node, x, number, leads=leads)
+
+
+def _clip(node: ir.Node, x: ir.Value, numbers: list[float | None]) -> ScalarMap | None:
+    bounds = [-INFINITY, INFINITY]
+    for i, name in enumerate(("min", "max")):
+        if name in node.attributes:
+            bounds[i] = node.attributes.get_float(name, bounds[i])
+            if not math.isfinite(bounds[i]):
+                return None
+        elif i < len(numbers):
+            number = numbers[i]
+            bounds[i] = bounds[i] if number is None else number
+    return ScalarMap(node, x, low=bounds[0], high=bounds[1])
 
 
 def _by_number(node: ir.Node, x: ir.Value, number: float, *, leads: bool) -> ScalarMap | None:

@@ -7,8 +7,6 @@
     Select(c, x, y)                               ->  Where, exact where the other branch is NaN
     Bitcast(x) & sign bit                         ->  x < 0 or 1 / x < 0, as `keras.ops.argmax` asks
     Bucketize(x)                                  ->  how many boundaries are not above x
-    ResizeNearestNeighbor(x), sizes known         ->  Gather of the rows and columns it picks
-    ResizeBilinear(x), sizes known                ->  Resize to exactly the size that is meant
 
 Each handler takes tf2onnx's graph and one node of it, and replaces that node.
 """
@@ -20,10 +18,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tf2onnx.onnx_opset.controlflow import Select
-from tf2onnx.onnx_opset.nn import Resize
 from tf2onnx.utils import map_onnx_to_numpy_type
 
-__all__ = ["HANDLERS", "place_operator"]
+__all__ = ["HANDLERS", "Handler", "place_operator"]
 
 MARKER = "PyFuncStateless"  # an operator that means nothing to TensorFlow by itself
 SIGN_BIT = np.iinfo(np.int32).min
@@ -194,60 +191,6 @@ def _bucketize(context: Any, node: Any, name: str, arguments: list[Any]) -> None
     _replace(context, node, "ReduceSum", [ones, last], {"keepdims": 0}, f"{name}/ReduceSum")
 
 
-def _resize_nearest(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
-    """Pick the pixels that TensorFlow picks; Resize rounds otherwise where two are equally near."""
-    del arguments
-    shape = context.get_shape(node.input[0])
-    if not node.inputs[1].is_const() or min(shape[1:3]) < 1:
-        Resize.version_11(context, node)
-        return
-    flags = [bool(node.get_attr_value(key)) for key in ("align_corners", "half_pixel_centers")]
-    sizes = node.inputs[1].get_tensor_value()
-    picked = [_nearest(shape[axis + 1], size, *flags) for axis, size in enumerate(sizes)]
-    rows, columns = (
-        context.make_const(f"{name}/{what}", indices).output[0]
-        for what, indices in zip(("rows", "columns"), picked, strict=True)
-    )
-    inner = context.make_node(
-        "Gather",
-        [node.input[0], rows],
-        attr={"axis": 1},
-        name=f"{name}/Gather",
-        dtypes=[context.get_dtype(node.output[0])],
-        shapes=[[shape[0], sizes[0], *shape[2:]]],
-    )
-    _replace(context, node, "Gather", [inner.output[0], columns], {"axis": 2}, f"{name}/Gather_1")
-
-
-def _resize_bilinear(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
-    """Resize by scales that give the size: floor(size * out / in), rounded, can be one less."""
-    del name, arguments
-    shape = context.get_shape(node.input[0])
-    same_dtype = context.get_dtype(node.input[0]) == context.get_dtype(node.output[0])
-    if not same_dtype or not node.inputs[1].is_const() or min(shape[1:3]) < 1:
-        Resize.version_11(context, node)
-        return
-    scales = np.ones(4, np.float32)
-    for axis, size in enumerate(node.inputs[1].get_tensor_value(), start=2):
-        scales[axis] = size / shape[axis - 1]
-        if float(scales[axis]) * shape[axis - 1] < size:
-            scales[axis] = np.nextafter(scales[axis], np.float32(np.inf))
-    mode = "half_pixel" if node.get_attr_value("half_pixel_centers") else "asymmetric"
-    mode = "align_corners" if node.get_attr_value("align_corners") else mode
-    attributes = {"mode": "linear", "coordinate_transformation_mode": mode}
-    inputs = [node.input[0], "", context.make_const(f"{node.name}/scales", scales).output[0]]
-    _place_transposed(context, node, "Resize", inputs, attributes, [0, 3, 1, 2])
-
-
-def _nearest(before: int, after: int, align_corners: bool, half_pixel_centers: bool) -> Any:
-    """Return which of `before` pixels each of `after` takes, in float32 as TensorFlow does."""
-    aligned = align_corners and after > 1
-    scale = np.float32(before - aligned) / np.float32(after - aligned)
-    position = (np.arange(after, dtype=np.float32) + np.float32(0.5 * half_pixel_centers)) * scale
-    picked = np.floor(position + np.float32(0.5)) if align_corners else np.floor(position)
-    return np.clip(picked.astype(np.int64), 0, before - 1)
-
-
 def _reverse(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     del arguments
     rank = len(context.get_shape(node.input[0]))
@@ -291,8 +234,6 @@ HANDLERS: dict[str, Handler] = {
     "Bucketize": (_bucketize, []),
     "Erfc": (_erfc, []),
     "Expm1": (_expm1, []),
-    "ResizeBilinear": (_resize_bilinear, []),
-    "ResizeNearestNeighbor": (_resize_nearest, []),
     "ReverseV2": (_reverse, []),
     "Select": (_select, []),
     "SelectV2": (_select, []),

@@ -1,6 +1,7 @@
 """Keras's batch norm, Dense, Embedding, PReLU, UpSampling and TimeDistributed in ONNX's own terms.
 
-    BatchNormalization        BatchNormalization, with the channels moved to axis 1 and back
+    BatchNormalization        BatchNormalization, with the channels moved to axis 1 and back; the
+                              moments of the batch where a model says `training=True`
     Dense on rank > 2         MatMul, which TensorFlow wraps in two computed Reshapes
     Embedding                 Gather, which counts negative indices from the end as Keras does
     PReLU                     PRelu, which TensorFlow writes in five operators
@@ -69,19 +70,17 @@ def _channels_second(rank: int, axis: int) -> list[int]:
     return [0, axis, *(a for a in range(1, rank) if a != axis)]
 
 
-def _batch_norm(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+def _batch_norm(
+    layer: Any, inputs: Any, training: Any = None, mask: Any = None, *rest: Any, **options: Any
+) -> Any:
     """Return ONNX's BatchNormalization of the inputs, in the layer's compute dtype."""
     rank, dtype = inputs.shape.rank, keras.backend.result_type(inputs.dtype, "float32")
+    if training and layer.trainable:
+        return _by_the_batch(layer, inputs, dtype, mask, *rest, **options)
     if rank is None or layer.axis % rank == 0:
         return None
     x = ops.cast(inputs, dtype)
-    channels = layer.moving_mean.shape
-    parameters = (
-        layer.gamma if layer.scale else tf.ones(channels),
-        layer.beta if layer.center else tf.zeros(channels),
-        layer.moving_mean,
-        layer.moving_variance,
-    )
+    parameters = (*_affine(layer), layer.moving_mean, layer.moving_variance)
     (y,) = place_operator(
         "BatchNormalization",
         [x, *(ops.cast(p, dtype) for p in parameters)],
@@ -89,7 +88,41 @@ def _batch_norm(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:
         {"epsilon": float(layer.epsilon)},
         _channels_second(rank, layer.axis % rank),
     )
-    return ops.cast(y, layer.compute_dtype)
+    y = ops.cast(y, layer.compute_dtype)
+    return layer.activated(y) if isinstance(layer, BatchNormalization) else y
+
+
+def _affine(layer: Any) -> tuple[Any, Any]:
+    channels = layer.moving_mean.shape
+    gamma = layer.gamma if layer.scale else tf.ones(channels)
+    return gamma, layer.beta if layer.center else tf.zeros(channels)
+
+
+def _by_the_batch(
+    layer: Any, inputs: Any, dtype: str, mask: Any = None, sample_weight: Any = None
+) -> Any:
+    """Return what the layer makes of a batch if the model calls it with `training=True`.
+
+    Its fused kernel is none of ONNX's operators.
+    """
+    weighted = mask is not None or sample_weight is not None or hasattr(inputs, "_keras_mask")
+    if not isinstance(layer, BatchNormalization):
+        return None
+    if weighted or layer.ghost_batch_size or layer.renorm or layer.synchronized:
+        fused = layer.fused
+        try:
+            layer.fused = False
+            return type(layer).call(layer, inputs, True, mask, sample_weight)
+        finally:
+            layer.fused = fused
+    x, axis = ops.cast(inputs, dtype), layer.axis % inputs.shape.rank
+    others = [a for a in range(inputs.shape.rank) if a != axis]
+    mean = ops.mean(x, others, keepdims=True)
+    variance = ops.mean(ops.square(x - mean), others, keepdims=True)
+    along = [-1 if a == axis else 1 for a in range(inputs.shape.rank)]
+    gamma, beta = (ops.reshape(ops.cast(p, dtype), along) for p in _affine(layer))
+    y = (x - mean) * (ops.rsqrt(variance + layer.epsilon) * gamma) + beta
+    return layer.activated(ops.cast(y, layer.compute_dtype))
 
 
 def _dense(layer: Any, inputs: Any, *_: Any, **__: Any) -> Any:

@@ -66,7 +66,7 @@ def _recurrent(
     cell, x = layer.cell, sequences
     if any(part is not None for part in keras.tree.flatten(mask)):
         return None
-    if x.shape.rank != 3 or x.dtype != tf.float32:
+    if x.shape.rank != 3 or x.dtype not in (tf.float32, tf.float64):
         return None
     if layer.go_backwards:
         x = tf.reverse(x, [1])

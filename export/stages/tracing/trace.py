@@ -14,15 +14,12 @@ It refuses a model whose inputs are unknown and an operator that cannot be conve
 and `conversions.py` know tf2onnx.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import onnx
 import onnx_ir as ir
 import tensorflow as tf
-from tf2onnx.tfonnx import process_tf_graph
 
 from keras_bn.interception import eager_functions
 from keras_bn.version import __version__
@@ -30,12 +27,13 @@ from keras_bn.version import __version__
 from ...errors import ExportError, one_line
 from ...graph.layer_names import LayerPaths, name_after_layers, name_constants
 from ...graph.names import Names
-from ...graph.onnx_inference import captured_logs, infer_shapes
+from ...graph.onnx_inference import infer_shapes
 from ...signature import Signature, output_names, signature_of
-from .conversions import HANDLERS
+from .plain_names import plain_names
 from .recurrent import recurrent_method
 from .resources import graph_without_resources, names_of_variables, value_of
 from .stand_ins import stand_ins
+from .to_onnx import require_dtypes, to_onnx
 
 __all__ = ["DEFAULT_OPSET", "OPSETS", "trace"]
 
@@ -80,20 +78,21 @@ def trace(
                 "export: the inputs of the model must be numbers. "
                 f"Received: {spec.name!r}, of strings. Look tokens up outside the model."
             )
+    with plain_names(model):
+        return _converted(model, signature, opset, allow_bfloat16)
+
+
+def _converted(
+    model: keras.Model, signature: Signature, opset: int, allow_bfloat16: bool
+) -> ir.Model:
     function, variables, outputs = _traced(model, signature)
-    tensors = (t for op in function.graph.get_operations() for t in op.outputs)
-    if not allow_bfloat16 and any(tensor.dtype == tf.bfloat16 for tensor in tensors):
-        raise ExportError(
-            "export: `precision` must be 'float32' or 'float16' for a model that computes in "
-            f"bfloat16, which ONNX Runtime does not on a CPU. Received: model {model.name!r} and "
-            "precision='keep'."
-        )
+    layers = LayerPaths(model)
+    require_dtypes(function.graph, layers, allow_bfloat16=allow_bfloat16)
     definition, constants = graph_without_resources(function)
     arguments = [tensor for tensor in function.inputs if tensor.op.name not in constants]
-    converted = _convert(definition, arguments, function.outputs, model, opset)
+    converted = to_onnx(model.name, definition, arguments, function.outputs, layers, opset)
     graph = ir.from_proto(converted).graph
     inputs = [spec.name for spec in signature.specs]
-    layers = LayerPaths(model)
     captures = [pair for pair in function.graph.captures if pair[1].op.name not in constants]
     names = _captured_names(model, function, captures, layers)
     _attach(graph, variables, captures, names, len(inputs))
@@ -156,55 +155,6 @@ def _all_states(model: keras.Model, signature: Signature) -> list[Any]:
             "build the layer with stateful=False."
         )
     return [state for layer in kept for state in _states(layer)]
-
-
-def _convert(
-    definition: Any, inputs: list[Any], outputs: list[Any], model: keras.Model, opset: int
-) -> Any:
-    """Run tf2onnx on a weightless graph; its warnings become the text of an error, if any."""
-    with tf.Graph().as_default() as graph, captured_logs() as messages:
-        tf.import_graph_def(definition, name="")
-        try:
-            proto = process_tf_graph(
-                graph,
-                opset=opset,
-                custom_op_handlers=HANDLERS,
-                input_names=[tensor.name for tensor in inputs],
-                output_names=[tensor.name for tensor in outputs],
-            ).make_model(model.name)
-        except Exception as e:  # tf2onnx raises whatever its handlers meet
-            said = "; ".join(messages) or one_line(e)
-            raise _not_convertible(model, f"tf2onnx says: {said}") from e
-    # tf2onnx only logs an operator that it does not know, and leaves it in the graph.
-    layers = LayerPaths(model)
-    unknown = {
-        f"TensorFlow's {node.op_type} in layer {layers.of(node.name) or node.name!r}"
-        for node in _all_nodes(proto.graph)
-        if not _is_onnx(node)
-    }
-    if unknown:
-        raise _not_convertible(model, f"no equivalent of {', '.join(sorted(unknown))}")
-    return proto
-
-
-def _all_nodes(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g)
-
-
-def _is_onnx(node: Any) -> bool:
-    return node.domain not in ("", "ai.onnx") or onnx.defs.has(node.op_type)
-
-
-def _not_convertible(model: keras.Model, found: str) -> ExportError:
-    found = " ".join(found.split())[:500].rstrip(".")
-    return ExportError(
-        "export: every TensorFlow operator of the model must have an ONNX equivalent in tf2onnx. "
-        f"Received: model {model.name!r}: {found}. Replace that layer, or compute it outside."
-    )
 
 
 def _not_traceable(model: keras.Model, signature: Signature, error: Exception) -> ExportError:

@@ -128,6 +128,8 @@ def test_folder_of_images_is_read_for_the_model(check, files, rng):
 @pytest.fixture
 def documents(monkeypatch):
     """The documents of which pages were made, in place of pages."""
+    from keras_bn.export.commands.pages.parity_page import ParityDocument
+
     made = []
 
     def render_parity_page(document):
@@ -135,7 +137,7 @@ def documents(monkeypatch):
         return "<p>a page</p>"
 
     module = types.ModuleType("page")
-    module.render_parity_page = render_parity_page
+    module.render_parity_page, module.ParityDocument = render_parity_page, ParityDocument
     monkeypatch.setitem(sys.modules, "keras_bn.export.commands.pages.parity_page", module)
     return made
 

@@ -51,7 +51,7 @@ def test_writes_a_valid_file_and_prints_a_table(path, tmp_path, x):
     assert [line.split()[0] for line in lines[:3]] == ["operator", "BatchNormalization", "Mul"]
     assert lines[-2].startswith("2 folded, 0 left")
     sizes = f"{out.stat().st_size:,} bytes, {path.stat().st_size:,} before"
-    assert lines[-1] == f"{out}: {sizes}"
+    assert lines[-1].startswith(f"{out}: {sizes}; agrees in ONNX Runtime: largest error ")
     onnx.checker.check_model(out, full_check=True)
     assert_close(run(out, x), outputs(onnx.load(path), x=x)[0])
     assert path.read_bytes() == before
@@ -67,6 +67,15 @@ def test_json(path, tmp_path):
     assert content["out_size"] == out.stat().st_size
     assert [row["operator"] for row in content["folds"]] == ["BatchNormalization", "Mul"]
     assert content["refusals"] == []
+
+
+def test_freeze(tmp_path):
+    path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(conv_bn(weights_as_inputs=True), path)
+    assert "5 weights are inputs too" in fold(path, out)
+    assert len(onnx.load(out).graph.input) == 6
+    assert "inputs too" not in fold(path, out, "--freeze")
+    assert [value.name for value in onnx.load(out).graph.input] == ["x"]
 
 
 @pytest.mark.parametrize("words", [(), ("out.onnx",)])

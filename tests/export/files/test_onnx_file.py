@@ -125,7 +125,7 @@ def test_killed_process_leaves_the_old_file_whole(tmp_path):
     target.write_text("old")
     code = """if True:
         import os, signal, sys, pathlib
-        from keras_bn.export.files.onnx_file import replacing
+        from keras_bn.export.files.whole_file import replacing
         with replacing(pathlib.Path(sys.argv[1])) as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)

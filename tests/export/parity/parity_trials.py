@@ -20,12 +20,18 @@ from keras_bn.export.parity.samples.samples import draw
 from keras_bn.export.signature import signature_of
 from tests.conftest import randomise
 from tests.export.leftovers import OWN, build, trained
+from tests.export.parity.normed_networks import NETWORKS, OPTIONS, normed
 from tests.export.parity.parity_faults import FAULTS, norms
 from tests.networks import APPLICATIONS
 
 RANDOM = "random networks"
 RELU6 = "relu6"
-SEEDS = {RANDOM: 60, **dict.fromkeys(OWN, 14), **dict.fromkeys(APPLICATIONS, 2)}
+SEEDS = {
+    RANDOM: 60,
+    **dict.fromkeys(NETWORKS, len(OPTIONS)),
+    **dict.fromkeys(OWN, 14),
+    **dict.fromkeys(APPLICATIONS, 2),
+}
 RUNS = sum(SEEDS.values())
 
 
@@ -80,6 +86,8 @@ def models(name):
         keras.utils.set_random_seed(seed)
         if name == RANDOM:
             yield random_network(seed)
+        elif name in NETWORKS:
+            yield normed(name, seed)  # as Keras initialises it
         else:
             yield regimes[seed % len(regimes)](build(name), np.random.default_rng(seed))
 
@@ -90,7 +98,7 @@ def honest(name):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(model, path, check=False)
-            layers = name in (*OWN, RANDOM) and seed < 3
+            layers = name in (*OWN, *NETWORKS, RANDOM) and seed < 3
             yield check_parity(model, path, seed=seed, explain=layers or None)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, check_parity, export_onnx
-from keras_bn.export.parity.samples.samples import DRAWN_BATCHES, EDGE_SAMPLES
+from keras_bn.export.parity.samples.kinds import DRAWN_BATCHES, EDGE_SAMPLES
 from tests.export.graphs import graph
 from tests.export.onnx_edits import change_weight
 

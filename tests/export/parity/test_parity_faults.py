@@ -46,7 +46,7 @@ def test_seeded_fault_is_found_and_located_in_whole_networks(fault, name):
 
 
 def test_enough_honest_runs():
-    assert RUNS >= 200
+    assert RUNS >= 260
 
 
 @pytest.mark.slow

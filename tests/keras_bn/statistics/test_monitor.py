@@ -113,7 +113,10 @@ def inputs_of_norms(weights, batches):
 
 
 def test_shift_is_the_divergence_of_the_inputs_one_epoch_apart(x):
-    monitor, recorder = CovariateShiftMonitor(x, batches=2, batch_size=16, budget=None), Recorder()
+    monitor, recorder = (
+        CovariateShiftMonitor(x, batches=2, batch_size=16, budget=None, log_layers=True),
+        Recorder(),
+    )
     history = fit(network(0.5), x, monitor, recorder, epochs=3).history
     seen = [inputs_of_norms(weights, [x[:16], x[16:32]]) for weights in recorder.weights]
     expected = [[divergence(b[i], n[i]) for b, n in itertools.pairwise(seen)] for i in (0, 1)]
@@ -165,7 +168,7 @@ def test_ways_of_running_measure_the_same(x, options):
 def test_model_that_the_first_batch_builds_is_measured_from_the_second_epoch(x):
     model = Subclassed()
     model.compile("sgd", "mse", jit_compile=False)
-    monitor = CovariateShiftMonitor(x, budget=None)
+    monitor = CovariateShiftMonitor(x, budget=None, log_layers=True)
     history = model.fit(x, x, epochs=3, verbose=0, callbacks=[monitor]).history
     path = model.norm.path
     assert list(monitor.history) == [path]
@@ -173,21 +176,34 @@ def test_model_that_the_first_batch_builds_is_measured_from_the_second_epoch(x):
     assert [math.isnan(shift) for shift in history[KEY]] == [True, False, False]
 
 
-def test_csv_logger_behind_it_writes_the_same_columns_for_every_epoch(x, tmp_path, monkeypatch):
+def test_csv_logger_behind_it_repeats_what_was_measured_last(x, tmp_path, monkeypatch):
     clock = Clock(monkeypatch, 10.0)
-    monitor = CovariateShiftMonitor(x, batch_size=16)
+    monitor = CovariateShiftMonitor(x, batch_size=16, log_layers=True)
     logger = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
-    fit(eager(), x, monitor, logger, clock, epochs=4)
+    fit(eager(), x, monitor, logger, clock, epochs=6)
     with open(tmp_path / "log.csv") as file:
         rows = list(csv.DictReader(file))
-    for path, values in monitor.history.items():
-        np.testing.assert_array_equal([float(row[f"{KEY}/{path}"]) for row in rows], values)
-    np.testing.assert_array_equal([float(row[KEY]) for row in rows], monitor.mean_history)
+    expected = {f"{KEY}/{path}": values for path, values in monitor.history.items()}
+    expected |= {KEY: monitor.mean_history}
+    for name, values in expected.items():
+        assert [math.isnan(value) for value in values] == [True, False] * 3
+        carried = [values[0], values[1], values[1], values[3], values[3], values[5]]
+        np.testing.assert_array_equal([float(row[name]) for row in rows], carried)
+
+
+def test_logs_have_the_mean_and_the_worst_layer(x):
+    monitor = CovariateShiftMonitor(x, budget=None)
+    assert monitor.worst_layer is None
+    history = fit(network(0.5), x, monitor, epochs=2).history
+    assert set(history) == {"loss", KEY, f"{KEY}_worst"}
+    values = np.array(list(monitor.history.values()))
+    np.testing.assert_array_equal(history[f"{KEY}_worst"], values.max(0))
+    assert monitor.history[monitor.worst_layer][-1] == values[:, -1].max()
 
 
 def test_tensorboard_behind_it_writes_a_scalar_for_each_layer(x, tmp_path):
     pytest.importorskip("tensorboard")
-    monitor = CovariateShiftMonitor(x, budget=None)
+    monitor = CovariateShiftMonitor(x, budget=None, log_layers=True)
     fit(eager(), x, monitor, keras.callbacks.TensorBoard(str(tmp_path), write_graph=False))
     found = {}
     for file in (tmp_path / "train").iterdir():
@@ -200,11 +216,11 @@ def test_tensorboard_behind_it_writes_a_scalar_for_each_layer(x, tmp_path):
 
 
 def test_early_stopping_behind_it_can_watch_it(x):
-    monitor = CovariateShiftMonitor(x, budget=None, log_layers=False)
+    monitor = CovariateShiftMonitor(x, budget=None)
     stop = keras.callbacks.EarlyStopping(KEY, mode="max", patience=1)
     history = fit(eager(), x, monitor, stop, epochs=5).history
     assert len(monitor.mean_history) == 2
-    assert set(history) == {"loss", KEY}
+    assert set(history) == {"loss", KEY, f"{KEY}_worst"}
     assert list(monitor.history) == ["net/first", "net/second"]
 
 

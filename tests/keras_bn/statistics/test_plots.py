@@ -9,6 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 import keras_bn
+from keras_bn.statistics.gap import GapReport
+from keras_bn.statistics.layer_gap import LayerGap
 from keras_bn.statistics.plots import LONGEST_LABEL
 from keras_bn.statistics.population import LayerMovement, StatisticsReport
 from keras_bn.statistics.shift import CovariateShiftReport, LayerShift
@@ -51,6 +53,24 @@ def monitor(history):
     seen.mean_history = np.mean(list(history.values()), 0).tolist()
     seen.epochs = list(range(len(seen.mean_history)))
     return seen
+
+
+def gaps(*rows):
+    layers = tuple(
+        LayerGap(name, *row, is_initial=False)
+        for name, row in zip(paths(len(rows)), rows, strict=True)
+    )
+    return GapReport(
+        outputs=(),
+        loss_with_batch_statistics=None,
+        loss_with_stored_statistics=None,
+        layers=layers,
+        diagnoses=(),
+        unchanged={},
+        batches=1,
+        skipped_batches=0,
+        samples=32,
+    )
 
 
 def marks(panel, label):
@@ -116,6 +136,32 @@ def test_first_layer_called_is_on_top(rng):
 def test_large_movements_are_drawn_on_a_logarithmic_axis(rng, scale, expected):
     figure = movements(rng, paths(2), scale=scale).plot()
     assert [panel.get_xscale() for panel in figure.axes] == [expected, "linear"]
+
+
+def test_gap_shows_batches_and_their_average_for_each_layer():
+    (panel,) = gaps((0.5, 0.1, 0.4), (1.5, 1.2, 0.3)).plot().axes
+    for label, expected in (
+        ("batches", [0.5, 1.5]),
+        ("average batch", [0.1, 1.2]),
+        ("batch noise", [0.4, 0.3]),
+    ):
+        x, y = marks(panel, label)
+        np.testing.assert_array_equal(x, expected)
+        np.testing.assert_array_equal(y, [0, 1])
+    assert panel.get_xscale() == "linear"
+
+
+def test_gap_that_is_not_finite_is_said_beside_its_row():
+    (panel,) = gaps((0.5, 0.1, 0.4), (math.nan, math.inf, 50.0)).plot().axes
+    (text,) = panel.texts
+    assert (text.get_text(), text.get_position()[1]) == ("not finite", 1)
+    assert np.isnan(marks(panel, "average batch")[0][1])
+    assert panel.get_xscale() == "symlog"
+
+
+def test_gap_without_layers_has_nothing_to_draw():
+    with pytest.raises(ValueError, match="must have layers"):
+        gaps().plot()
 
 
 @pytest.mark.parametrize("layers", [1, 60])

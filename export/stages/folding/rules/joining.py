@@ -6,8 +6,11 @@ A (x + z)        = (scale x + shift) + scale z
 (A x) z          = A (x z)  where there is no shift
 """
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
+from ....graph.operators import is_onnx
 from ..algebra.affine import Affine, identity, through_product
 from ..algebra.rearranging import joined, split
 from ..reason import NotExactError, Reason
@@ -15,6 +18,8 @@ from ..tensors import integers, known_sizes, to_rank
 from .ways import Maps, Move, Rule
 
 __all__ = ["JOINING"]
+
+WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # a product becomes a Gemm
 
 
 def _concat(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
@@ -59,11 +64,28 @@ def _sum(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
         share = Affine(demanded.scale, demanded.shift / count)
         return [Move(demands=dict.fromkeys(range(count), share))]
     moves = []
-    for taker in range(count):  # every summand takes the scale, one of them the shift
+    for taker in _takers(node, range(count)):  # all take the scale, one of them the shift
         share = Affine(demanded.scale, signs[taker] * demanded.shift)
         maps = {i: share if i == taker else demanded.only_scale() for i in range(count)}
         moves.append(_demand(maps, ranks))
     return _first_possible(moves)
+
+
+def _takers(node: ir.Node, inputs: Iterable[int]) -> list[int]:
+    """Return inputs in the order in which they are asked to take a shift.
+
+    A bias that nobody else depends on comes before a tensor that others read, which may be one of
+    a long row of sums.
+    """
+
+    def is_bias(index: int) -> bool:
+        value = node.inputs[index]
+        producer = value.producer() if value is not None else None
+        if value is None or producer is None or len(value.uses()) > 1:
+            return False
+        return producer.op_type in WITH_BIAS and is_onnx(producer)
+
+    return sorted(inputs, key=lambda index: not is_bias(index))
 
 
 def _demand(maps: Maps, ranks: list[int], pendings: Maps | None = None) -> Move | None:
@@ -95,7 +117,7 @@ def _sum_forward(node: ir.Node, pending: Maps, signs: list[float], rank: int) ->
     inverse = whole.only_scale().inverse()
     ranks = [len(known_sizes(value)) for value in node.inputs]
     moves = []
-    for taker in rest if not whole.is_scale else []:  # a neighbour's bias takes the shift
+    for taker in _takers(node, rest if not whole.is_scale else []):  # a neighbour's bias
         share = Affine(inverse.scale, inverse.scale * shift * signs[taker])
         maps = {i: share if i == taker else inverse for i in rest}
         moves.append(_demand(maps, ranks, {0: whole.only_scale()}))

@@ -19,7 +19,7 @@ from ..algebra.absorbing import (
     vector,
 )
 from ..algebra.affine import Affine, Array, identity
-from ..edits import Edit, New
+from ..edits import Edit, New, trimmed
 from ..reason import NotExactError, Reason
 from ..tensors import known_sizes
 from .ways import Maps, Move, Rule
@@ -57,10 +57,12 @@ def _edit(
     at: tuple[int, int] = (1, 2),
     op_type: str = "",
     attributes: dict[str, ir.Attr] | None = None,
+    added: Array | None = None,
 ) -> Edit:
     """Return the edit that gives a node a weight and a bias, at the given inputs.
 
-    `axes` are those along which the weight has been scaled.
+    `axes` are those along which the weight has been scaled. `added` is for an operator without a
+    bias: what is to be added to its output, if the plan may add that.
     """
     inputs: list[Any] = list(node.inputs)
     like = inputs[at[0]]
@@ -70,7 +72,10 @@ def _edit(
         old = inputs[at[1]]
         hint = _beside(like, "bias")
         inputs[at[1]] = New(ExactTensor(bias, weight.dtype), old, hint)
-    return Edit(node, op_type or node.op_type, tuple(inputs), attributes or {})
+    behind = None
+    if added is not None:
+        behind = New(ExactTensor(trimmed(added), weight.dtype), None, _beside(like, "bias"))
+    return Edit(node, op_type or node.op_type, tuple(inputs), attributes or {}, behind)
 
 
 def _beside(value: ir.Value, name: str) -> str:
@@ -169,8 +174,9 @@ def _matmul(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
         bias = shift[0] if shift.shape[0] == 1 else shift
         edit = _edit(node, weight, bias, axes=axes, at=(1 - data, 2), op_type="Gemm")
         moves.append(Move(edit=edit))
-    if not moves:
-        raise NotExactError(Reason.OPERATOR_HAS_NO_BIAS, "")
+    else:
+        edit = _edit(node, weight, None, axes=axes, at=(1 - data, 2), added=wanted.shift)
+        moves.append(Move(edit=edit))
     return moves
 
 
@@ -192,12 +198,14 @@ def _einsum(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     if demanded is not None:
         weight = einsum_output(weight, labels, demanded.scale, output)
         wanted = demanded.after(wanted)
-    edit = _edit(node, weight, None, axes=tuple(range(weight.ndim)), at=(at, 2))
+    axes = tuple(range(weight.ndim))
+    edit = _edit(node, weight, None, axes=axes, at=(at, 2))
     if wanted.is_scale:
         return [Move(edit=edit)]
+    with_sum = _edit(node, weight, None, axes=axes, at=(at, 2), added=wanted.shift)
     if demanded is not None:
-        raise NotExactError(Reason.OPERATOR_HAS_NO_BIAS, "")
-    return [Move(pendings={0: wanted}, edit=edit)]
+        return [Move(edit=with_sum)]
+    return [Move(pendings={0: wanted}, edit=edit), Move(edit=with_sum)]
 
 
 def _recurrent(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:

@@ -8,12 +8,12 @@ from ..algebra.affine import Affine, constant_along, padding_after, padding_befo
 from ..edits import Edit, New
 from ..reason import NotExactError, Reason
 from ..tensors import integers, name_of
-from .ways import Maps, Move
+from .ways import Maps, Move, Rule
 
-__all__ = ["pad"]
+__all__ = ["PADDING"]
 
 
-def pad(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
+def _pad(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     """Let a map through a Pad, whose constant is mapped too."""
     a = pending.get(0, demanded)
     if a is None or set(pending) - {0} or (pending and demanded is not None):
@@ -70,3 +70,6 @@ def _with_pad_value(node: ir.Node, number: float) -> Edit:
         raise NotExactError(Reason.SHAPE_UNKNOWN, f"the type of {name_of(node)}")
     inputs[2] = New(ExactTensor(np.float64(number), dtype), like, f"{name_of(node)}/constant_value")
     return Edit(node, "Pad", tuple(inputs))
+
+
+PADDING: dict[str, Rule] = {"Pad": _pad}

@@ -10,8 +10,6 @@ from ..algebra.affine import Affine, constant_along, through_maximum, through_pr
 from ..algebra.rearranging import repeated, reshaped, transposed, unrepeated
 from ..reason import NotExactError, Reason
 from ..tensors import Sizes, constant_where_resized, integers, known_sizes, to_rank
-from .pad import pad
-from .taking import gather, slicing
 from .ways import Rule, passing
 
 __all__ = ["PASSING"]
@@ -198,7 +196,6 @@ PASSING: dict[str, Rule] = {
     "Dropout": passing(_dropout, _dropout),
     "Expand": passing(_expand, _expand_back),
     "Flatten": _RESHAPE,
-    "Gather": gather,
     "GlobalAveragePool": passing(_global_pool, _global_pool),
     "GlobalMaxPool": passing(_global_max_pool, _global_max_pool),
     "Identity": passing(_unchanged, _unchanged),
@@ -206,7 +203,6 @@ PASSING: dict[str, Rule] = {
     "MaxPool": passing(_max_pool, _max_pool),
     "Neg": passing(_negative, _negative),
     "PRelu": _POSITIVE,
-    "Pad": pad,
     "ReduceMax": _reduction(through_maximum),
     "ReduceMean": _reduction(lambda a: a),
     "ReduceMin": _reduction(through_maximum),
@@ -214,7 +210,6 @@ PASSING: dict[str, Rule] = {
     "Relu": _POSITIVE,
     "Reshape": _RESHAPE,
     "Resize": passing(_resize, _resize),
-    "Slice": slicing,
     "SpaceToDepth": passing(_repeated, _unrepeated),
     "Squeeze": _RESHAPE,
     "Tile": passing(constant_where_resized, constant_where_resized),

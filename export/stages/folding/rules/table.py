@@ -7,14 +7,17 @@ from ..affine_nodes import AffineNode, read, written
 from ..algebra.affine import Affine
 from ..differences import is_difference, require_precise
 from ..reason import NotExactError, Reason
+from ..tensors import name_of
 from .joining import JOINING, split_rule
 from .linear import LINEAR
+from .pad import PADDING
 from .passing import PASSING
+from .taking import TAKING
 from .ways import Maps, Move
 
-__all__ = ["is_alone", "moves_of"]
+__all__ = ["NONLINEAR", "is_alone", "moves_of"]
 
-RULES = LINEAR | PASSING | JOINING
+RULES = LINEAR | PASSING | JOINING | PADDING | TAKING
 TOGETHER = {*LINEAR, *JOINING, "BatchNormalization", "Split"}
 NONLINEAR = frozenset(
     """Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Equal Erf Exp
@@ -25,13 +28,14 @@ NONLINEAR = frozenset(
 )
 
 
-def moves_of(node: ir.Node, pending: Maps, demanded: Maps) -> list[Move]:
+def moves_of(node: ir.Node, pending: Maps, demanded: Maps, removed: ir.Node) -> list[Move]:
     """Return the ways in which an operator can take part, best first.
 
     Args:
         node: The operator.
         pending: By input, the map that it has to apply to what it reads.
         demanded: By output, the map that what it makes is to go through.
+        removed: The affine operator that all this is to remove.
 
     Raises:
         NotExactError: If there is none.
@@ -40,7 +44,7 @@ def moves_of(node: ir.Node, pending: Maps, demanded: Maps) -> list[Move]:
         raise NotExactError(Reason.OPERATOR_UNKNOWN, f"domain {node.domain!r}")
     affine = read(node)
     if affine is not None:
-        return _affine(affine, pending, demanded.get(0))
+        return _affine(affine, pending, demanded.get(0), removed)
     if node.op_type == "Split":
         return split_rule(node, pending, demanded)
     rule = RULES.get(node.op_type)
@@ -57,8 +61,14 @@ def is_alone(node: ir.Node) -> bool:
     return node.op_type not in TOGETHER
 
 
-def _affine(affine: AffineNode, pending: Maps, demanded: Affine | None) -> list[Move]:
-    """Let an affine operator compute another map, alone or with help of its neighbours."""
+def _affine(
+    affine: AffineNode, pending: Maps, demanded: Affine | None, removed: ir.Node
+) -> list[Move]:
+    """Let an affine operator compute another map, alone or with help of its neighbours.
+
+    An Add, Sub, Mul or Div becomes a BatchNormalization, which does the work of two, only in place
+    of one that stands next to it.
+    """
     if set(pending) - {affine.data}:
         raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT)
     if demanded is not None and is_difference(affine.map) and not is_difference(demanded):
@@ -67,7 +77,14 @@ def _affine(affine: AffineNode, pending: Maps, demanded: Affine | None) -> list[
     new = affine.map if before is None else affine.map.after(before)
     new = new if demanded is None else demanded.after(new)
     try:
-        return [Move(edit=written(affine, new, before))]
+        edit = written(affine, new, before)
+        if edit.op_type == affine.node.op_type or edit.op_type != "BatchNormalization":
+            return [Move(edit=edit)]
+        if _stand_in_a_row(affine.node, removed):
+            return [Move(edit=edit)]
+        raise NotExactError(
+            Reason.NOT_ONE_OPERATOR, f"{affine.node.op_type} {name_of(affine.node)}"
+        )
     except NotExactError as e:
         if before is not None and demanded is not None:
             raise
@@ -83,6 +100,11 @@ def _affine(affine: AffineNode, pending: Maps, demanded: Affine | None) -> list[
     if not moves:
         raise refused
     return moves
+
+
+def _stand_in_a_row(a: ir.Node, b: ir.Node) -> bool:
+    """Say whether one of two operators reads what the other makes."""
+    return a.outputs[0] in b.inputs or b.outputs[0] in a.inputs
 
 
 def _parts(a: Affine, forward: bool) -> list[tuple[Affine, Affine]]:

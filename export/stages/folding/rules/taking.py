@@ -9,13 +9,19 @@ from ..algebra.rearranging import placed, taken
 from ..edits import Edit, New, mapped
 from ..reason import NotExactError, Reason
 from ..tensors import integers, known_sizes
-from .ways import Maps, Move, passing
+from .ways import Maps, Move, Rule, passing
 
-__all__ = ["gather", "slicing"]
+__all__ = ["TAKING"]
+
+
+LONGEST = 2**31 - 1  # an end from here on is the end, whatever the size
 
 
 def _slices(node: ir.Node) -> dict[int, tuple[np.ndarray, int]]:
-    """Return, by axis, the indices that a Slice takes and the size of the axis, where known."""
+    """Return, by axis, the indices that a Slice takes and the size of the axis, -1 if unknown.
+
+    An axis of which it takes everything, in order, is not among them.
+    """
     sizes = known_sizes(node.inputs[0])
     starts, ends = integers(node, 1, "starts"), integers(node, 2, "ends")
     axes = integers(node, 3, "axes") or list(range(len(starts or [])))
@@ -27,8 +33,9 @@ def _slices(node: ir.Node) -> dict[int, tuple[np.ndarray, int]]:
         size = sizes[axis % len(sizes)]
         if isinstance(size, int):
             indices = np.arange(size)[slice(start, end, step)]
-            taken_along[axis % len(sizes)] = indices, size
-        else:
+            if len(indices) < size or step < 0:
+                taken_along[axis % len(sizes)] = indices, size
+        elif start != 0 or end < LONGEST or step != 1:
             taken_along[axis % len(sizes)] = np.arange(0), -1
     return taken_along
 
@@ -39,7 +46,7 @@ def _slice(node: ir.Node, a: Affine) -> Affine:
     return a
 
 
-def slicing(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
+def _slicing(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     """Let a map through a Slice; what it drops is mapped alike, or not at all."""
     if demanded is None or pending:
         return passing(_slice, _slice)(node, pending, demanded)
@@ -47,9 +54,10 @@ def slicing(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     moves = []
     if not demanded.axes.intersection(taken_along):
         moves.append(Move(demands={0: demanded}))
-    if all(size >= 0 for _, size in taken_along.values()):
+    known = {axis: cut for axis, cut in taken_along.items() if cut[1] >= 0}
+    if known and demanded.axes.isdisjoint(taken_along.keys() - known.keys()):
         elsewhere = demanded
-        for axis, (indices, size) in taken_along.items():
+        for axis, (indices, size) in known.items():
             elsewhere = placed(elsewhere, axis, indices, size)
         moves.append(Move(demands={0: elsewhere}))
     if not moves:
@@ -57,7 +65,7 @@ def slicing(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]
     return moves
 
 
-def gather(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
+def _gather(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     """Let a map through a Gather of indices along an axis, or into a constant table."""
     table, ids = node.inputs[0], node.inputs[1]
     if is_constant(table) and not pending and demanded is not None:
@@ -67,15 +75,18 @@ def gather(node: ir.Node, pending: Maps, demanded: Affine | None) -> list[Move]:
     size = sizes[axis]
     if not is_constant(ids) or ids is None or set(pending) - {0} or not isinstance(size, int):
         raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, "")
-    indices = exact(ids)
-    if indices.ndim != 1:
-        raise NotExactError(Reason.OPERATOR_UNKNOWN, f"indices of rank {indices.ndim}")
-    indices = indices % size
+    if exact(ids).ndim > 1:
+        raise NotExactError(Reason.OPERATOR_UNKNOWN, f"indices of rank {exact(ids).ndim}")
+    loses_axis = exact(ids).ndim == 0
+    indices = np.atleast_1d(exact(ids)) % size
 
     def forward(_: ir.Node, a: Affine) -> Affine:
-        return taken(a, axis, indices)
+        a = taken(a, axis, indices)
+        return a.moved(lambda array: array.squeeze(axis)) if loses_axis else a
 
     def backward(_: ir.Node, a: Affine) -> Affine:
+        if loses_axis:
+            a = a.moved(lambda array: np.expand_dims(array, axis))
         if len(set(indices)) != len(indices):
             constant_along(a, {axis})
             return a
@@ -102,3 +113,6 @@ def _into_table(node: ir.Node, demanded: Affine) -> list[Move]:
     of_table = demanded.moved(to_table)
     axes = tuple(of_table.only_scale().axes) if of_table.is_scale else ()
     return [Move(edit=Edit(node, "Gather", (New(mapped(table, of_table), table, "", axes), ids)))]
+
+
+TAKING: dict[str, Rule] = {"Gather": _gather, "Slice": _slicing}

@@ -15,18 +15,11 @@ size 1 between its own.
 import onnx_ir as ir
 
 from ....graph.exact import is_constant
+from ....graph.families import ELEMENTWISE, REDUCING
 from ..move import Arrangement, Move, Rule, flag, numbers, rank_of
 from ..permutation import Permutation, identity, insert, inverse, without
 
-__all__ = ["ELEMENTWISE", "RULES"]
-
-ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr
-    BitwiseXor Cast Ceil Celu Clip Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater
-    GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min
-    Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh
-    Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor""".split()
-REDUCE = """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-    ReduceProd ReduceSum ReduceSumSquare""".split()
+__all__ = ["RULES"]
 
 
 def _elementwise(node: ir.Node, at: int, layout: Permutation) -> Move | None:
@@ -268,8 +261,8 @@ def _shape(node: ir.Node, at: int, layout: Permutation) -> Move | None:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, _elementwise),
-    **dict.fromkeys(REDUCE, _reduce),
+    **dict.fromkeys(ELEMENTWISE | {"Dropout"}, _elementwise),
+    **dict.fromkeys(REDUCING, _reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), _select),
     **dict.fromkeys(("Hardmax", "LogSoftmax", "LpNormalization", "Softmax", "TopK"), _along(-1)),
     **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _quantize),

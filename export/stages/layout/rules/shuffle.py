@@ -16,9 +16,9 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from ....graph.exact import is_constant
+from ....graph.families import ELEMENTWISE
 from ..move import Arrangement, Move, flag, rank_of
 from ..permutation import Shuffled, identity
-from .axes import ELEMENTWISE
 from .reshape import reshape_shuffled
 
 __all__ = ["RULES"]
@@ -97,7 +97,7 @@ def _matrix_multiply(node: ir.Node, at: int, layout: Shuffled) -> Move | None:
 
 
 RULES: dict[str, Callable[[ir.Node, int, Shuffled], Move | None]] = {
-    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **dict.fromkeys(ELEMENTWISE | {"Dropout"}, _elementwise),
     "BatchNormalization": _batch_normalization,
     "Flatten": reshape_shuffled,
     "Gemm": _matrix_multiply,

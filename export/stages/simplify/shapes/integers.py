@@ -14,12 +14,10 @@ import numpy as np
 import onnx_ir as ir
 
 from .edges import cuts_of
-from .known import KnownShapes
+from .known import INTEGER, KnownShapes
 from .sizes import Size, is_nonnegative, product, unknown
 
 __all__ = ["integers_of"]
-
-WHOLE = frozenset({ir.DataType.INT32, ir.DataType.INT64})
 
 
 def integers_of(known: KnownShapes, node: ir.Node) -> np.ndarray | None:
@@ -56,7 +54,7 @@ def _identity(known: KnownShapes, node: ir.Node) -> Any:
 
 def _cast(known: KnownShapes, node: ir.Node) -> Any:
     value = node.inputs[0]
-    return known.integers(value) if value is not None and value.dtype in WHOLE else None
+    return known.integers(value) if value is not None and value.dtype in INTEGER else None
 
 
 def _elementwise(combine: Callable[[KnownShapes, Size, Size], Size]) -> Any:

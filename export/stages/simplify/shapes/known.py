@@ -42,7 +42,8 @@ class KnownShapes:
         if shape is None or len(shape) != len(declared):
             shape = tuple(unknown() for _ in declared)
         self._shapes[value] = tuple(
-            own if isinstance(own, int) else size for own, size in zip(declared, shape, strict=True)
+            own if isinstance(own, int) and own >= 0 else size  # some exporters write -1
+            for own, size in zip(declared, shape, strict=True)
         )
 
     def learn_integers(self, value: ir.Value, integers: Integers) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from ....graph.exact import is_constant
+from ....graph.families import BROADCASTING, REDUCING, UNARY
 from .edges import cuts_of, pads_of
 from .known import KnownShapes
 from .sizes import Polynomial, Shape, Size, exact_quotient, is_nonnegative, product, unknown
@@ -18,20 +19,9 @@ __all__ = ["RULES"]
 
 Rule = Callable[[KnownShapes, ir.Node], Shape | None]
 
-SAME_SHAPE = frozenset(
-    """Abs BatchNormalization Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu
-    GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN
-    LayerNormalization LeakyRelu Log LogSoftmax LRN MeanVarianceNormalization Mish Neg Not
-    Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Softmax Softplus Softsign Sqrt Tan Tanh
-    ThresholdedRelu""".split()
-)
-BROADCASTING = frozenset(
-    """Add And BitShift Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or
-    Pow PRelu Sub Sum Where Xor""".split()
-)
-REDUCING = frozenset(
-    """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
-    ReduceSum ReduceSumSquare""".split()
+SAME_SHAPE = UNARY.union(
+    """BatchNormalization Dropout GroupNormalization Hardmax Identity InstanceNormalization
+    LayerNormalization LogSoftmax LRN MeanVarianceNormalization Softmax""".split()
 )
 
 

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bn.export import ExportError
-from keras_bn.export.parity.samples.samples import draw, split
+from keras_bn.export import ExportError, check_parity, export_onnx
+from keras_bn.export.parity.samples.given import split
+from keras_bn.export.parity.samples.samples import draw
 from keras_bn.export.signature import signature_of
 
 
@@ -75,9 +76,79 @@ def test_one_size_alone_is_noted():
     assert notes == ["unknown dimensions at one size alone, 32: none other runs"]
 
 
+def test_network_that_crops_thousands_gets_what_is_left():
+    x = keras.Input((None, 4), name="x")
+    found, notes = shapes(keras.Model(x, keras.layers.Cropping1D(5000)(x)))
+    assert found["drawn"][0] == (1, 14336, 4)
+    assert found["another size"] == [(2, 14349, 4)]
+    assert notes == ["unknown dimensions at 14336: no smaller size that was tried runs"]
+
+
+def test_images_are_doubled_as_far_as_a_sample_may_be_large():
+    x = keras.Input((None, None, 3), name="x")
+    found, _ = shapes(keras.Model(x, keras.layers.Cropping2D(300)(x)))
+    assert found["drawn"][0] == (1, 896, 896, 3)
+    with pytest.raises(ExportError, match="No size from 32 to 896 runs"):
+        shapes(keras.Model(x, keras.layers.Cropping2D(500)(x)))
+
+
 def test_network_that_takes_no_size_is_refused():
-    with pytest.raises(ExportError, match="Give samples of a suitable shape"):
-        shapes(choosy(lambda size: size > 1000))
+    with pytest.raises(ExportError, match=r"suitable shape.*No size from 32 to 57344 runs"):
+        shapes(choosy(lambda size: size > 100_000))
+
+
+def behind(function, shape=(6, 3), **options):
+    """Make a model whose one output mixes all that a function makes of its input."""
+    x = keras.Input(shape, name="x", **options)
+    return keras.Model(x, keras.layers.Dense(2)(keras.ops.mean(function(x), axis=1)))
+
+
+@pytest.mark.parametrize(
+    ("function", "limits"),
+    [
+        pytest.param(keras.ops.log, "[0, 1)", id="log"),
+        pytest.param(keras.ops.arccos, "[0, 1)", id="arccos"),
+        pytest.param(lambda x: keras.ops.sqrt(x - 1.0), "[1, 10)", id="root of what exceeds 1"),
+    ],
+)
+def test_outputs_that_are_nan_on_normal_draws_get_others(function, limits, tmp_path):
+    report = export_onnx(behind(function), tmp_path / "model.onnx").parity
+    assert report.passed
+    assert report.outputs[0].case == "drawn"
+    assert f"x was drawn from {limits}" in " ".join(report.notes)
+    assert report.drawn["x"].startswith(f"uniform in {limits[:2]}")
+    assert "out of range inputs were left out" in " ".join(report.notes)
+
+
+def test_fault_behind_a_logarithm_is_found(tmp_path):
+    model, path = behind(keras.ops.log), tmp_path / "model.onnx"
+    export_onnx(model, path, check=False)
+    kernel = model.layers[-1].kernel
+    kernel.assign(kernel * 1.001)
+    assert not check_parity(model, path, explain=False).passed
+
+
+def test_input_with_a_stated_range_is_drawn_from_no_other(tmp_path):
+    model, path = behind(keras.ops.log), tmp_path / "model.onnx"
+    export_onnx(model, path, check=False)
+    with pytest.raises(ExportError, match="none finite, on drawn inputs"):
+        check_parity(model, path, ranges={"x": (-2, -1)})
+    assert check_parity(model, path, ranges={"x": (1, 2)}).drawn["x"].endswith("as stated")
+
+
+def test_model_that_is_finite_nowhere_is_refused(tmp_path):
+    model = behind(lambda x: keras.ops.log(-keras.ops.abs(x) - 1.0))
+    with pytest.raises(ExportError, match="none finite, on drawn inputs"):
+        export_onnx(model, tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match="none finite, on drawn inputs"):
+        export_onnx(model, tmp_path / "model.onnx", precision="float16")
+
+
+def test_float16_is_placed_by_the_draws_that_are_finite(tmp_path):
+    model = behind(lambda x: keras.ops.sqrt(x - 1.0))
+    report = export_onnx(model, tmp_path / "model.onnx", precision="float16").parity
+    assert report.passed
+    assert "drawn from [1, 10)" in " ".join(report.notes)
 
 
 def test_inputs_that_go_together_get_sizes_that_do():

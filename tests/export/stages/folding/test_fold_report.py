@@ -47,6 +47,22 @@ def test_table_is_aligned():
     assert all(row == row.rstrip() for row in rows)
 
 
+def test_table_counts_the_nodes_of_each_type_that_changes():
+    report = FoldReport((), (), {"Add": 3, "Conv": 2, "Mul": 12}, {"Add": 4, "Conv": 2})
+    lines = report.table().splitlines()
+    assert [line.split() for line in lines[1:-2]] == [
+        ["nodes", "before", "after"], ["Add", "3", "4"], ["Mul", "12", "0"], ["all", "17", "6"],
+    ]  # fmt: skip
+    assert report.to_dict()["after"] == {"Add": 4, "Conv": 2}
+
+
+def test_replaceable_weights_are_told_once():
+    report = FoldReport((), REPORT.refusals, replaceable=5)
+    for text in (report.table(), str(report)):
+        assert text.count("5 weights are inputs too") == 1
+        assert "--freeze" in text
+
+
 def test_table_of_nothing_is_the_totals_alone():
     table = FoldReport((), ()).table()
     assert table.startswith("0 folded, 0 left; ")

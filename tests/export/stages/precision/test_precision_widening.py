@@ -110,13 +110,28 @@ def test_subgraphs_become_float32():
 
 def test_other_casts_stay():
     model = graph(
-        """g (float16[N] x) => (int64[N] i, double[N] d, float[N] y)
-        { i = Cast<to=7>(x) d = Cast<to=11>(x) h = Cast<to=10>(i) y = Cast<to=1>(h) }"""
+        """g (float16[N] x) => (int64[N] i, bool[N] b, float[N] y)
+        { i = Cast<to=7>(x) b = Cast<to=9>(x) h = Cast<to=10>(i) y = Cast<to=1>(h) }"""
     )
     result = to_float32(model)
     assert operators(result) == ["Cast"] * 3
-    i, d, y = run_onnxruntime(result, x=np.float32([1.5, 2.5]))
-    assert (i.tolist(), d.tolist(), y.tolist()) == ([1, 2], [1.5, 2.5], [1.0, 2.0])
+    i, b, y = run_onnxruntime(result, x=np.float32([1.5, 0.0]))
+    assert (i.tolist(), b.tolist(), y.tolist()) == ([1, 0], [True, False], [1.0, 0.0])
+
+
+def test_float64_becomes_float32_too():
+    model = graph(
+        """g (double[N, 2] x) => (double[N, 3] y, float[N, 3] z)
+        { a = MatMul(x, w) y = Add(a, b) z = Cast<to=1>(y) }""",
+        w=np.full((2, 3), 1 / 3),
+        b=np.zeros(3),
+    )
+    result = to_float32(model)
+    values = [*result.graph.inputs, *result.graph.outputs, *result.graph.initializers.values()]
+    assert {value.dtype for value in values} == {ir.DataType.FLOAT}
+    y, z = run_onnxruntime(result, x=np.float32([[3.0, 6.0]]))
+    np.testing.assert_array_equal(y, z)
+    assert_close(y, [[3.0, 3.0, 3.0]])
 
 
 def test_node_of_another_domain_keeps_its_half_precision_between_casts():

@@ -37,6 +37,8 @@ NUMBERS = {
     "cube": [[[6.0]]],
     "deep": [[[[3.0]]]],
     "channels": [3.0, 3.0, 2.0, 3.0],
+    "threes": [3.0] * 4,
+    "sixes": [[6.0] * 4] * 3,
 }
 
 
@@ -137,6 +139,11 @@ FORMS = {
         5 / 6,
     ),
     "negated": ("a = Clip(x, minus_one, zero) y = Neg(a)", -1.0, 0.0),
+    "one number for each element": (
+        "a = Add(x, threes) b = Clip(a, zero, six) y = Div(b, sixes)",
+        1 / 6,
+        0.5,
+    ),
     "axes of one": ("a = Add(x, row) b = Clip(a, zero, six) y = Div(b, cube)", 1 / 6, 0.5),
     "many maps": (
         "a = Mul(x, half) b = Add(a, one) c = Mul(b, six) d = Sub(c, three) e = Clip(d, zero, six)"
@@ -164,6 +171,12 @@ def test_row_is_one_hard_sigmoid(form, opset):
         "a = Add(x, three) b = Clip(a, zero, six) c = Mul(b, x) y = Mul(sixth, c)",
         "a = Add(x, three) b = Clip(a, zero, six) c = Mul(x, b) d = Div(c, three) y = Mul(d, half)",
         "a = Add(x, three) b = Clip(a, zero, six) c = Div(b, six) y = Mul(x, c)",
+        "a = Add(x, three) b = Clip(a, zero, six) c = Div(x, six) y = Mul(c, b)",
+        "a = Add(x, three) b = Clip(a, zero, six) c = Mul(sixth, x) y = Mul(b, c)",
+        "a = Add(x, three) b = Relu(a) c = Min(b, six) d = Div(x, three) e = Mul(d, half)"
+        " y = Mul(e, c)",
+        "a = Add(x, three) b = Clip(a, zero, six) c = Div(x, three) d = Mul(c, b) y = Mul(d, half)",
+        "a = Add(x, three) b = Clip(a, zero, six) c = Mul(b, x) y = Div(c, sixes)",
     ],
 )
 def test_hard_swish_is_two_nodes(nodes, opset):
@@ -212,6 +225,7 @@ STAYING = {
     "no upper bound": "a = Add(x, half) b = Relu(a) y = Div(b, six)",
     "a Clip and no more": "y = Clip(x, zero, one)",
     "exchanged bounds": "a = Add(x, three) b = Clip(a, six, zero) y = Div(b, six)",
+    "numbers that repeat x": "a = Clip(x, zero, six) b = Div(a, sixes) y = Neg(b)",
     "a map for each channel": "a = Add(x, channels) b = Clip(a, zero, six) y = Sub(b, a)",
     "divided by it": "a = Clip(x, zero, one) y = Div(six, a)",
     "a factor of zero": "a = Clip(x, zero, six) y = Mul(a, zero)",
@@ -225,7 +239,8 @@ STAYING = {
 
 @pytest.mark.parametrize("form", STAYING)
 def test_other_row_stays(form):
-    check_stays(parsed(STAYING[form]))
+    ends = {"inputs": "{t}[N,1,4] x"} if form == "numbers that repeat x" else {}
+    check_stays(parsed(STAYING[form], **ends))
 
 
 def test_number_that_adds_an_axis_stays():

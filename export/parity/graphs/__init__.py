@@ -1,0 +1,1 @@
+"""ONNX files held against ONNX files, with float64 by the graph of the first; needs no Keras."""
