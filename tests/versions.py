@@ -89,7 +89,7 @@ def trial(version: str, pins: Sequence[str]) -> tuple[str, bool | None]:
     versions = dict(line.split("==") for line in listed.stdout.splitlines() if "==" in line)
     cells = [version, *(versions.get(column, "") for column in COLUMNS)]
     print(f"{folder.name}: {result} in {seconds:.0f} s", file=sys.stderr)
-    return row(cells, result), not done.returncode
+    return row(cells, result if done.returncode else "passed"), not done.returncode
 
 
 def row(cells: Sequence[str], result: str) -> str:
