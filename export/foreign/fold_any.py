@@ -24,7 +24,7 @@ from ..stages.folding.report import Fold, FoldReport
 from ..stages.folding.savings import saved_by
 from ..stages.folding.tensors import name_of
 from ..stages.simplify.editor import Editor
-from ..stages.simplify.hard_sigmoid import hard_sigmoids
+from ..stages.simplify.hard_sigmoid import Written, hard_sigmoids
 from ..stages.simplify.pairs import cancel_pairs
 from ..stages.simplify.runtime_traps import avoid_runtime_traps, avoid_slow_padding
 from .opening import Opened, open_model
@@ -134,28 +134,27 @@ def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | Non
         return None, FoldReport((), tuple(refusals_in(model, *whole)))
     try:
         work = WorkingCopy.of(opened.model, freeze=freeze)
-        clamps = list(_write_hard_sigmoids(work.model))
+        graphs = (work.model.graph, *work.model.graph.subgraphs())
+        clamps = [clamp for graph in graphs for clamp in hard_sigmoids(Editor(graph))]
         folded, report = fold(work.model)
         _tidy(folded)
     except Exception as e:  # an attribute of the wrong type, an operator with too few inputs, ...
         _require_valid(opened, e)
         raise
     refusals = (*report.refusals, *refusals_in_functions(opened.model))
-    folds = (*clamps, *report.folds)
-    result = work.restored(folded) if folds or work.frozen else None
+    folds = (*(row for clamp in clamps for row in _rows(clamp)), *report.folds)
+    result = work.restored(folded) if folds or clamps or work.frozen else None
     before = count_operators(opened.model.graph)
     after = before if result is None else count_operators(result.graph)
     return result, FoldReport(folds, refusals, before, after, len(work.replaceable))
 
 
-def _write_hard_sigmoids(model: ir.Model) -> Iterator[Fold]:
-    """Write clamps as HardSigmoid, in place; yield a row for each affine operator in them."""
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for new, gone in hard_sigmoids(Editor(graph)):
-            for node in gone:
-                if node.op_type in ("Add", "Div", "Mul", "Sub"):
-                    name, saved = name_of(node), saved_by(node)
-                    yield Fold(name, node.op_type, None, "clamp", (name_of(new),), (), *saved)
+def _rows(clamp: Written) -> Iterator[Fold]:
+    """Yield a row for each affine operator that a HardSigmoid takes the place of."""
+    for node in clamp.gone:
+        if node.op_type in ("Add", "Div", "Mul", "Sub"):
+            into = (name_of(clamp.node),)
+            yield Fold(name_of(node), node.op_type, None, "clamp", into, (), *saved_by(node))
 
 
 def _tidy(model: ir.Model) -> None:

@@ -68,6 +68,19 @@ def test_three_in_the_bias_of_the_convolution(opset, x):
     assert [(row.operator, row.how) for row in report.folds] == [("Div", "clamp")]
 
 
+@pytest.mark.parametrize(
+    "nodes", ["r = Max(x, zero) y = Min(one, r)", "r = Relu(x) y = Min(r, one)"]
+)
+def test_a_clamp_alone_is_written_with_no_affine_operator_beside_it(nodes, x):
+    text = f"""g (float[2,3,8,8] x) => (float[2,3,8,8] y) {{
+        zero = Constant<value = float {{0.0}}>() one = Constant<value = float {{1.0}}>()
+        {nodes} }}"""
+    kinds, report = folded(foreign(text), x)
+    assert kinds == ["HardSigmoid"]
+    assert (report.folds, report.refusals) == ((), ())
+    assert sum(report.after.values()) < sum(report.before.values())
+
+
 def test_a_clamp_in_a_body_is_written_there(x):
     text = """g (bool k, float[2,3,8,8] x) => (float[2,4,6,6] y) {
         c = Conv(x, w)
