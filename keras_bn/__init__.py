@@ -5,6 +5,7 @@ It imports neither onnx nor tf2onnx nor onnxruntime; those belong to `keras_bn.e
 """
 
 import importlib
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -84,5 +85,6 @@ _STARTED_AS_TOOL = _PROGRAM in ("keras-bn", "keras-bn.exe") or (
     _PROGRAM == "-m" and any(word.split(".")[0] == "keras_bn" for word in sys.orig_argv[1:4])
 )
 
-if not _STARTED_AS_TOOL:
+# Without Keras there is nothing to register with, and ONNX files can still be folded and checked.
+if not _STARTED_AS_TOOL and importlib.util.find_spec("keras") is not None:
     importlib.import_module("keras_bn.layer")  # registers it with Keras

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from keras_bn.importing import why_not_found
 from keras_bn.version import __version__
 
 from ..errors import ExportError, one_line
@@ -98,6 +99,9 @@ def _complain_of(error: Exception, name: str) -> int:
         return DIFFERS if isinstance(error, ParityError) else BAD_INPUT
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         complain(f"there must be room to write to. Received: {error.strerror}. Make some.")
+        return BAD_INPUT
+    if isinstance(error, ModuleNotFoundError):
+        complain(f"this command needs {why_not_found(error, 'export')}")
         return BAD_INPUT
     complain(f"internal error: {one_line(error)}. Please report it with --debug.")
     return INTERNAL

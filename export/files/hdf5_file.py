@@ -10,10 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
-
 from .archives import ArchiveError
-from .stored_weights import declared_in
 
 __all__ = ["HDF5", "is_hdf5", "read_hdf5_config"]
 
@@ -38,6 +35,10 @@ def read_hdf5_config(path: Path, largest: int) -> Any:
         ArchiveError: If there is none, it is larger, or the weights declare more than they hold.
         OSError: If the file is damaged.
     """
+    import h5py  # type: ignore[import-untyped]  # not there without Keras, as for ONNX files alone
+
+    from .stored_weights import declared_in
+
     with path.open("rb") as stream:
         declared_in(stream, path.stat().st_size)
     with h5py.File(path, "r") as file:

@@ -55,6 +55,8 @@ def require_keras_file(path: Path, *, unsafe: bool = False) -> dict[str, Any]:
         config = read_hdf5_config(path, LARGEST_CONFIG) if is_hdf5(path) else _config_of(path)
         if not isinstance(config, dict):
             raise ArchiveError(f"its {CONFIG} is no JSON object")
+    except ModuleNotFoundError:
+        raise
     except Exception as e:  # zipfile, zlib and json raise many kinds, RecursionError included
         raise _not_a_model(path, words_of(e)) from e
     code = [] if unsafe else _code_in(config)
