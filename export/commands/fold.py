@@ -1,6 +1,7 @@
 """`keras-bn fold`: fold the batch norms of an ONNX file from any exporter; needs no TensorFlow."""
 
 import contextlib
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,9 +24,11 @@ from .options import (
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from rich.console import Console
 
     from ..foreign.opening import Opened
     from ..parity.report import ParityReport
+    from ..runtime.latency import Latency
 
 __all__ = ["EXAMPLES", "fold"]
 
@@ -33,6 +36,7 @@ EXAMPLES = examples(
     "keras-bn fold model.onnx folded.onnx",
     "keras-bn fold model.onnx --dry-run",
     "keras-bn fold model.onnx folded.onnx --input-shape image=1x3x48x320",
+    "keras-bn fold model.onnx folded.onnx --time",
     "keras-bn fold model.onnx folded.onnx --json > folds.json",
 )
 
@@ -50,6 +54,9 @@ def fold(
     check: Annotated[
         bool, typer.Option(help="Compare with IN.onnx in ONNX Runtime before OUT.onnx appears.")
     ] = True,
+    time: Annotated[
+        bool, typer.Option("--time", help="Time IN.onnx and OUT.onnx in ONNX Runtime, one thread.")
+    ] = False,
     samples: SamplesOption = None,
     shapes: InputShapesOption = None,
     as_json: JsonOption = False,
@@ -70,6 +77,11 @@ def fold(
         raise ExportError("OUT.onnx must be given. Received: none. Or pass --dry-run.")
     if out is not None:
         require_another_file(out, "OUT.onnx", (model, "IN.onnx"))
+    if time and dry_run:
+        raise ExportError(
+            "--time must be left out where nothing is written. Received: --time and --dry-run. "
+            "`keras-bn bench IN.onnx` times a file and its fold."
+        )
     options = _options_of_check(samples, shapes or [])
     from ..files.whole_file import replacing
     from ..foreign.fold_any import fold_opened
@@ -87,11 +99,14 @@ def fold(
         files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
         before = sum(path.stat().st_size for path in files)
         folded, report = fold_opened(opened, freeze=freeze)
-        parity = None
+        parity = latency = None
         after = None if temporary is None else _write(opened, folded, model, temporary)
         if check and temporary is not None and folded is not None:
             step(f"comparing with {model}")
             parity = _proof(model, temporary, options)
+        if time and temporary is not None:
+            step(f"timing {model}")
+            latency = _latency(model, temporary, options)
     content: dict[str, Any] = {"path": str(model), "size": before, "out": None, "out_size": after}
     if writing is None:
         end = f"{model}: {before:,} bytes; nothing was written"
@@ -106,9 +121,20 @@ def fold(
             f"; agrees in ONNX Runtime: largest error {row.worst.max:.1e} of the output's scale, "
             f"allowed {row.tolerance:.1e}"
         )
+    if latency is not None:
+        content["latency"] = dataclasses.asdict(latency)
+
+    def show(console: "Console") -> None:
+        print_text(f"{report.table()}\n{end}", console)
+        if latency is not None:
+            from ..runtime.providers import CPU
+            from .print_latency import print_latency
+
+            print_latency(latency, CPU, console)
+
     answer(
         lambda: {**content, **report.to_dict()},
-        lambda console: print_text(f"{report.table()}\n{end}", console),
+        show,
         as_json=as_json,
         quiet=quiet,
     )
@@ -118,6 +144,11 @@ def _options_of_check(samples: Path | None, shapes: list[str]) -> dict[str, Any]
     """Return what to compare on, having read it."""
     options: dict[str, Any] = {"input_shapes": input_shapes(shapes)}
     if samples is not None:
+        if shapes:
+            raise ExportError(
+                "--input-shape must be left out where samples are given: nothing is drawn then. "
+                f"Received: --input-shape and --input {samples}."
+            )
         options["inputs"] = load_samples(samples)
     return options
 
@@ -140,6 +171,18 @@ def _proof(source: Path, temporary: Path, options: dict[str, Any]) -> "ParityRep
     except ExportError as e:
         raise ExportError(
             f"{e} To fold without a proof, pass --no-check.".replace(str(temporary), "OUT.onnx")
+        ) from e
+
+
+def _latency(source: Path, temporary: Path, options: dict[str, Any]) -> "Latency":
+    """Time what was written against the original."""
+    from ..parity.graphs.latencies import time_fold
+
+    try:
+        return time_fold(source, temporary, **options)
+    except ExportError as e:
+        raise ExportError(
+            f"{e} To fold without timing, leave out --time.".replace(str(temporary), "OUT.onnx")
         ) from e
 
 

@@ -9,8 +9,6 @@ optimisation. What is found holds for this machine and its load alone.
 
 import contextlib
 import dataclasses
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
-
-from keras_bn.reporting import counted
 
 from ..errors import ExportError, one_line
 from ..files.onnx_file import write
@@ -30,12 +26,13 @@ from ..foreign.opening import open_model
 from ..foreign.weight_files import read_small
 from ..parity.samples.kinds import SIZES
 from ..parity.samples.samples import draw
-from ..runtime.latency import Latency, measure_latency
+from ..runtime.latency import FOLDED, UNFOLDED, Latency, measure_latency
 from ..runtime.providers import CPU, require_providers
 from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import output_names, signature_of
 from ..stages.conversion import convert
 from ..stages.folding.report import FoldReport
+from .print_latency import machine, print_latency
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Bench", "bench_keras", "bench_onnx", "limit_keras", "print_bench"]
 
 SCHEMA = 1  # version of the JSON; rises when a field changes its meaning or goes
-IN_KERAS, UNFOLDED, FOLDED = "Keras", "ONNX Runtime, before folding", "ONNX Runtime, folded"
+IN_KERAS = "Keras"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +133,7 @@ def bench_keras(
         for name, graph in ((UNFOLDED, paths["layout"]), (FOLDED, file or paths["folding"])):
             runs[name] = _runner(graph, inputs, outputs, batch, threads, provider)
         latency = measure_latency(runs, batch_size=_size(batch), threads=threads, seconds=seconds)
-    return Bench(str(path), provider, latency, stage.fold, _machine(), versions())
+    return Bench(str(path), provider, latency, stage.fold, machine(), versions())
 
 
 def bench_onnx(
@@ -186,7 +183,7 @@ def bench_onnx(
         else:
             raise _cannot_run(str(path), batch, failures[0]) from failures[0]
         latency = measure_latency(runs, batch_size=_size(batch), threads=threads, seconds=seconds)
-    return Bench(str(path), provider, latency, fold, _machine(), versions())
+    return Bench(str(path), provider, latency, fold, machine(), versions())
 
 
 def _runner(
@@ -230,10 +227,6 @@ def _cannot_run(source: str, batch: Samples, error: Exception) -> ExportError:
     )
 
 
-def _machine() -> str:
-    return f"{platform.system()} on {platform.machine()}, {os.cpu_count()} processors"
-
-
 def print_bench(bench: Bench, console: "Console") -> None:
     """Print the times as a table.
 
@@ -241,27 +234,8 @@ def print_bench(bench: Bench, console: "Console") -> None:
         bench: The times.
         console: Where to.
     """
-    from rich.table import Table
-
     from .console import one_line_of
 
-    latency = bench.latency
-    console.print(f"{one_line_of(bench.path)}: {bench.fold.totals()}", soft_wrap=True, style="bold")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("ms for a batch", "median", "quartiles", "per second", "ratio"):
-        table.add_column(head, justify="left" if not table.columns else "right")
-    for row in latency.timings:
-        table.add_row(
-            row.name,
-            f"{row.median:.3f}",
-            f"{row.low:.3f} to {row.high:.3f}",
-            f"{1e3 * latency.batch_size / row.median:,.0f}",
-            "" if row.ratio is None else f"{row.ratio:.2f}",
-        )
-    console.print(table)
-    samples, threads = counted(latency.batch_size, "sample"), counted(latency.threads, "thread")
-    console.print(
-        f"Batches of {samples}, {latency.turns} turns, {threads}, {bench.provider}. Ratios: how "
-        "many times as long as the last one takes, the median over the turns. This machine "
-        f"alone: {bench.machine}."
-    )
+    title = f"{one_line_of(bench.path)}: {bench.fold.totals()}"
+    console.print(title, soft_wrap=True, style="bold")
+    print_latency(bench.latency, bench.provider, console)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["Latency", "Timing", "alternate", "measure_latency"]
+__all__ = ["FOLDED", "UNFOLDED", "Latency", "Timing", "alternate", "measure_latency"]
 
+UNFOLDED, FOLDED = "ONNX Runtime, before folding", "ONNX Runtime, folded"
 WARM_UP = 3  # turns that do not count; the first one compiles
 FEWEST, MOST = 9, 2001  # turns that do
 

@@ -37,7 +37,7 @@ from .side import OnnxSource, Side
 from .truth import GraphTruth
 from .widening import coarsest_epsilon
 
-__all__ = ["check_files"]
+__all__ = ["cannot_run", "check_files"]
 
 GATES = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax")
 LARGEST_COPY = 2**30  # bytes
@@ -95,7 +95,7 @@ def check_files(
                 specs,
                 distributions_of_graph(sides[0].proto, specs, ranges or {}, limits),
                 plain,
-                _cannot_run,
+                cannot_run,
                 seed=seed,
             ),
         )
@@ -131,7 +131,8 @@ def check_files(
     )
 
 
-def _cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError:
+def cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError:
+    """Return what to raise where the first file does not run on samples of some shapes."""
     return UnfitSizesError(
         "check: the first file must run on the samples. Received: "
         f"{[tuple(shape) for shape in shapes]}: "

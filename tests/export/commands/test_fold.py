@@ -1,6 +1,7 @@
 """`keras-bn fold`, in this process where that will do."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 from keras_bn.export import ExportError
 from keras_bn.export.commands.cli import app
 from keras_bn.export.files import onnx_file as saving
+from keras_bn.export.parity.graphs import latencies
+from keras_bn.export.runtime.latency import FOLDED, UNFOLDED, Latency, Timing
 from tests.export.foreign.test_foreign import with_sparse_initializer
 from tests.export.foreign.test_weight_files import save
 from tests.export.foreign_graphs import TORCH, conv_bn, foreign, outputs, serialised
@@ -76,6 +79,69 @@ def test_freeze(tmp_path):
     assert len(onnx.load(out).graph.input) == 6
     assert "inputs too" not in fold(path, out, "--freeze")
     assert [value.name for value in onnx.load(out).graph.input] == ["x"]
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Return what is timed, by name, each with its outputs; the clock is left out."""
+    found = {}
+
+    def run_once(contestants, *, batch_size, threads, seconds):
+        found.update({name: function() for name, function in contestants.items()})
+        rows = tuple(Timing(name, 2.0, 1.0, 3.0, 1.0) for name in contestants)
+        return Latency(batch_size, 9, threads, rows)
+
+    monkeypatch.setattr(latencies, "measure_latency", run_once)
+    return found
+
+
+@pytest.mark.parametrize("check", ["--check", "--no-check"])
+def test_time_is_of_both_files_on_a_batch_of_the_check(path, tmp_path, timed, check):
+    content = json.loads(fold(path, tmp_path / "out.onnx", "--time", "--json", check))
+    latency = content["latency"]
+    assert (latency["batch_size"], latency["threads"]) == (1, 1)
+    assert [row["name"] for row in latency["timings"]] == [*timed] == [UNFOLDED, FOLDED]
+    (before,), (after,) = timed.values()
+    assert before.shape == (1, 5)
+    assert_close(after, before)
+    assert ("parity" in content) == (check == "--check")
+
+
+def test_time_is_of_the_file_that_was_made(tmp_path, timed):
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path, nodes in zip(paths, ["y = Neg(x)", "y = Abs(x)"], strict=True):
+        onnx.save(foreign(f"g (float[N,W] x) => (float[N,W] y) {{ {nodes} }}"), path)
+    given = np.float32([[-1, 2], [3, 4]])
+    assert latencies.time_fold(*paths, inputs=given).batch_size == 1
+    np.testing.assert_array_equal(timed[UNFOLDED], [[[1, -2]]])
+    np.testing.assert_array_equal(timed[FOLDED], [[[1, 2]]])
+    latencies.time_fold(*paths, input_shapes={"x": [5, 7]})
+    assert timed[FOLDED][0].shape == (5, 7)
+
+
+def test_time_is_measured_and_printed(path, tmp_path):
+    words = ["--time", "--input-shape", "x=3x3x8x8"]
+    lines = fold(path, tmp_path / "out.onnx", *words).splitlines()
+    heads = [line.split()[:2] for line in lines[-6:-3]]
+    assert heads == [["ms", "for"], ["ONNX", "Runtime,"], ["ONNX", "Runtime,"]]
+    assert lines[-4].split()[-1] == "1.00"
+    assert lines[-3].startswith("Batches of 3 samples, ")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--dry-run"], "--time must be left out where nothing is written"),
+        (["--no-check", "--input-shape", "y=1x3x8x8"], "must be of an input of IN.onnx, ['x']"),
+        (["--no-check", "--input-shape", "x=1x4x8x8"], "must fit input 'x'"),
+        (["--input", "x.npy", "--input-shape", "x=1x3x8x8"], "--input-shape must be left out"),
+    ],
+)
+def test_what_cannot_be_timed_leaves_no_file(path, tmp_path, words, expected, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match=re.escape(expected)):
+        fold(path, tmp_path / "out.onnx", "--time", *words)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("words", [(), ("out.onnx",)])

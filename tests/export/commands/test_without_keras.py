@@ -37,7 +37,7 @@ def path(tmp_path):
 
 def test_files_are_folded_and_checked(path, tmp_path):
     out = tmp_path / "out.onnx"
-    for words in (["fold", path, out], ["check", path, out]):
+    for words in (["fold", path, out, "--time"], ["check", path, out]):
         done = run(COMMAND, *words)
         assert (done.returncode, done.stderr) == (0, "")
         assert "agrees" in done.stdout
