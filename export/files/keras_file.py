@@ -5,6 +5,7 @@ safe mode, so that it runs no code. It may not declare far more than it holds (`
 `stored_weights.py`, `model_limits.py`). Whatever is wrong with it becomes one `ExportError`.
 """
 
+import inspect
 import io
 import json
 import re
@@ -177,10 +178,17 @@ def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
     from .model_limits import limited_variables, require_modest_tensors
     from .stored_weights import declared_in
 
+    options: dict[str, Any] = {"compile": compiled, "safe_mode": not unsafe}
     if is_hdf5(path):
         with path.open("rb") as stream:
             stored = declared_in(stream, path.stat().st_size)
         load = load_model_from_hdf5  # whatever the file is called
+        has_safe_mode = "safe_mode" in inspect.signature(load).parameters
+        if not has_safe_mode and options.pop("safe_mode"):
+            raise ArchiveError(
+                f"Keras {keras.__version__} has no safe mode for HDF5. Install a newer one, or "
+                "pass --unsafe if you trust whoever made the file"
+            )
     else:
         with zipfile.ZipFile(path) as archive:
             content = archive.read(WEIGHTS)
@@ -188,7 +196,7 @@ def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
         del content
         load = keras.models.load_model
     with limited_variables(stored):
-        model = load(path, compile=compiled, safe_mode=not unsafe)
+        model = load(path, **options)
     require_modest_tensors(model)
     return model
 
