@@ -33,6 +33,8 @@ __all__ = [
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
 OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
+# Layers that run what a pickle or another folder holds; older Keras builds them in safe mode, too.
+RUNNING_OTHERS = ("TFSMLayer", "TorchModuleWrapper")
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
 
 
@@ -100,7 +102,7 @@ def input_names_in(config: dict[str, Any]) -> list[str]:
 
 
 def _code_in(config: Any) -> list[str]:
-    """Return the names of the layers whose config holds Python code, as a Lambda's does."""
+    """Return the names of the layers whose config holds code or leads to some."""
     found: list[str] = []
     waiting = [value for key, value in config.items() if key != "compile_config"]
     while waiting:
@@ -110,6 +112,8 @@ def _code_in(config: Any) -> list[str]:
                 isinstance(v, dict) and v.get("class_name") == "__lambda__" for v in part.values()
             ):
                 found.append(str(part.get("name", "a function")))
+            if part.get("class_name") in RUNNING_OTHERS:
+                found.append(part["class_name"])
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
