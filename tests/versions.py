@@ -64,14 +64,16 @@ def trial(version: str, pins: Sequence[str]) -> tuple[str, bool | None]:
     Returns:
         A row of the table, and whether all passed; None without such a Python.
     """
+    asked = dict(pin.split("==") for pin in pins)
+    wanted = [version, asked["tensorflow"], asked["keras"]]
     found = interpreter(version)
     if found is None:
-        return row([version, *pins[:2]], f"not run: no Python {version}"), None
+        return row(wanted, f"not run: no Python {version}"), None
     name = "oldest" if len(pins) > 2 else "-".join(re.sub("[^0-9.]", "", pin) for pin in pins)
     folder = FOLDER / f"{version}-{name}"
     python = install(found, folder, pins)
     if python is None:
-        return row([version, *pins[:2]], f"pip failed: see .versions/{folder.name}.log"), False
+        return row(wanted, f"pip failed: see .versions/{folder.name}.log"), False
     start = time.monotonic()
     command = [python, "-m", "pytest", "-m", "smoke", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -94,7 +96,6 @@ def trial(version: str, pins: Sequence[str]) -> tuple[str, bool | None]:
 
 def row(cells: Sequence[str], result: str) -> str:
     """Return a row of the table: what was asked for or found, and how it went."""
-    cells = [cell.split("==")[-1] for cell in cells]
     empty = [""] * (len(COLUMNS) + 1 - len(cells))
     return f"| {' | '.join([*cells, *empty, result])} |"
 

@@ -5,6 +5,7 @@ safe mode, so that it runs no code. It may not declare far more than it holds (`
 `stored_weights.py`, `model_limits.py`). Whatever is wrong with it becomes one `ExportError`.
 """
 
+import inspect
 import io
 import json
 import re
@@ -32,6 +33,8 @@ __all__ = [
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LARGEST_CONFIG = 2**24  # bytes; the largest of keras.applications has 2**20
 OPTIMIZER_LOST = "variable loading for optimizer"  # in what Keras then warns of
+# Layers that run what a pickle or another folder holds; older Keras builds them in safe mode, too.
+RUNNING_OTHERS = ("TFSMLayer", "TorchModuleWrapper")
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
 
 
@@ -101,7 +104,7 @@ def input_names_in(config: dict[str, Any]) -> list[str]:
 
 
 def _code_in(config: Any) -> list[str]:
-    """Return the names of the layers whose config holds Python code, as a Lambda's does."""
+    """Return the names of the layers whose config holds code or leads to some."""
     found: list[str] = []
     waiting = [value for key, value in config.items() if key != "compile_config"]
     while waiting:
@@ -111,6 +114,8 @@ def _code_in(config: Any) -> list[str]:
                 isinstance(v, dict) and v.get("class_name") == "__lambda__" for v in part.values()
             ):
                 found.append(str(part.get("name", "a function")))
+            if part.get("class_name") in RUNNING_OTHERS:
+                found.append(part["class_name"])
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
@@ -179,10 +184,17 @@ def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
     from .model_limits import limited_variables, require_modest_tensors
     from .stored_weights import declared_in
 
+    options: dict[str, Any] = {"compile": compiled, "safe_mode": not unsafe}
     if is_hdf5(path):
         with path.open("rb") as stream:
             stored = declared_in(stream, path.stat().st_size)
         load = load_model_from_hdf5  # whatever the file is called
+        has_safe_mode = "safe_mode" in inspect.signature(load).parameters
+        if not has_safe_mode and options.pop("safe_mode"):
+            raise ArchiveError(
+                f"Keras {keras.__version__} has no safe mode for HDF5. Install a newer one, or "
+                "pass --unsafe if you trust whoever made the file"
+            )
     else:
         with zipfile.ZipFile(path) as archive:
             content = archive.read(WEIGHTS)
@@ -190,7 +202,7 @@ def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
         del content
         load = keras.models.load_model
     with limited_variables(stored):
-        model = load(path, compile=compiled, safe_mode=not unsafe)
+        model = load(path, **options)
     require_modest_tensors(model)
     return model
 

@@ -78,8 +78,10 @@ def _first_parting(
     outputs = proto.graph.output
     own, there = len(outputs), {value.name for value in outputs}
     outputs.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
-    content = proto.SerializeToString()
-    del outputs[own:]
+    try:
+        content = proto.SerializeToString()
+    finally:
+        del outputs[own:]
     plain, optimised = (
         OnnxRuntime(content, level).runner(inputs, names)(batch) for level in LEVELS
     )

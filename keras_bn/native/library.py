@@ -81,7 +81,8 @@ def instruction_set() -> str:
 
 def threads() -> int:
     """Return how many threads work on one operator."""
-    return int(tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1)
+    own = len(os.sched_getaffinity(0))  # as the pool counts them
+    return int(tf.config.threading.get_intra_op_parallelism_threads() or own)
 
 
 def set_threads() -> None:

@@ -164,8 +164,9 @@ struct Options {
     flag(context, "bessel_correction", bessel, status);
     flag(context, "skip_nonfinite", skip, status);
     if (activation < 0 || activation >= keras_bn::ACTIVATIONS)
-      refuse("no activation has the number " + std::to_string(activation));
-    if (ghost < 0) refuse("`ghost_batch_size` must be >= 0");
+      refuse("`activation` must be the number of one. Received: " + std::to_string(activation));
+    if (ghost < 0)
+      refuse("`ghost_batch_size` must be >= 0. Received: " + std::to_string(ghost));
   }
 
   Activation f() const { return {static_cast<int>(activation), negative}; }
@@ -257,7 +258,9 @@ Layout layout_of(const Call& call, const Options& options, const std::vector<int
   for (int64_t i = 0; i < rank; ++i) (i < axis ? before : i > axis ? after : groups) *= shape[i];
   groups = 1;
   if (options.ghost > 0) {
-    if (axis == 0) refuse("`ghost_batch_size` must be 0 where `axis` is the batch axis");
+    if (axis == 0)
+      refuse("`ghost_batch_size` must be 0 where `axis` is the batch axis. Received: " +
+             std::to_string(options.ghost));
     if (shape[0] % options.ghost)
       refuse("`ghost_batch_size` must divide the batch size. Received: ghost_batch_size=" +
              std::to_string(options.ghost) + ", batch size " + std::to_string(shape[0]));

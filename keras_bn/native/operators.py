@@ -149,8 +149,7 @@ def leading_weights(x: Any, weights: Any, axis: int) -> Any:
         where the weights vary behind the channels.
     """
     rank = len(x.shape)
-    varying = [i for i in range(rank) if weights.shape[i] != 1 or x.shape[i] == 1]
-    last = max((i for i in varying if weights.shape[i] != 1), default=0)
+    last = max((i for i in range(rank) if weights.shape[i] != 1), default=0)
     if last > axis:
         return None
     last = last if last != axis or axis < rank - 1 else axis - 1

@@ -14,9 +14,9 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -129,7 +129,7 @@ class Pool {
     pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the program's own threads
     try {
       for (; hired_ < wanted; ++hired_) std::thread([this] { sleep_and_work(); }).detach();
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // of the system, or out of memory
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }

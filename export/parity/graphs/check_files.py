@@ -74,7 +74,10 @@ def check_files(
         ExportError: If an option has a value that it cannot have.
     """
     require_providers(providers)
-    sides = [Side(first, "the first file", ""), Side(second, "the second file", "the first file")]
+    sides = [
+        Side(first, "the first file", "the samples"),
+        Side(second, "the second file", "the first file"),
+    ]
     _watch_behind_gates(*sides)
     specs = inputs_of(sides[0].proto, input_shapes)
     names = [spec.name for spec in specs]

@@ -161,7 +161,7 @@ def _inferred(
     if dtype.kind == "b":
         return Distribution(dtype, 0.5, 0.5, False, True, "False or True")
     tables = list(_tables(proto.graph, spec.name))
-    largest = min(tables) - 1 if tables else 255 if dtype == np.uint8 else 1
+    largest = max(min(tables) - 1, 0) if tables else 255 if dtype == np.uint8 else 1
     because = ", the indices of the table that reads them" if tables else ""
     largest = min(largest, int(np.iinfo(dtype).max))
     why = f"whole numbers from 0 to {largest}{because}"

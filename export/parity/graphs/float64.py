@@ -93,8 +93,11 @@ class Float64Graph:
         """
         values = dict(self.weights if weights is None else weights)
         values |= {name: widened_array(array) for name, array in inputs.items()}
-        found = {name: values[name] for name in inputs if name in wanted}
+        found = {name: array for name, array in values.items() if name in wanted}
         for place, operator in enumerate(self._operators):
+            missing = [name for name in operator.reads if name and name not in values]
+            if missing:  # such as a sparse tensor
+                raise NoTruthError(operator.cannot(f"no array is called {missing[0]!r}"))
             given = [values[name] if name else None for name in operator.reads]
             results = operator.run(given)
             if noise is not None:
@@ -139,7 +142,7 @@ class _Operator:
             return self._run(given)
         except Exception as e:  # ONNX Runtime's exceptions have no common base but Exception
             if not floats and not self._wide.attribute:
-                raise NoTruthError(self._cannot(e)) from e
+                raise NoTruthError(self.cannot(one_line(e))) from e
             error = e
         for way in self._ways():
             try:
@@ -150,7 +153,7 @@ class _Operator:
                 continue
             self._run = way
             return results
-        raise NoTruthError(self._cannot(error)) from error
+        raise NoTruthError(self.cannot(one_line(error))) from error
 
     def _ways(self) -> list[Callable[..., list[np.ndarray]]]:
         """Return the ways to compute what ONNX Runtime does not, the best first."""
@@ -163,11 +166,10 @@ class _Operator:
             return [self._resized, self._by_reference]
         return [self._by_reference]
 
-    def _cannot(self, error: Exception) -> str:
-        return (
-            f"{self.node.op_type} {self.node.name or self.node.output[0]!r} has no float64: "
-            f"{one_line(error)}"
-        )
+    def cannot(self, why: str) -> str:
+        """Say in words that there is no float64."""
+        name = self.node.name or self.node.output[0]
+        return f"{self.node.op_type} {name!r} has no float64: {why}"
 
     def _model(self, node: onnx.NodeProto, given: list[np.ndarray | None]) -> onnx.ModelProto:
         inputs = [

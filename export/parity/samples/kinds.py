@@ -45,6 +45,7 @@ EDGE_SAMPLES = 2
 SIZES = (32, 96, 224)
 FURTHER = ((13, 6), (16, 16), (32, 32))
 LARGEST_SIZE, LARGEST_SAMPLE = 2**16, 2**22  # of a dimension; values of an input
+LARGEST_INPUT = 2**27  # values by known sizes alone; a gigabyte as they are drawn
 RANGES = ((0.0, 1.0), (1.0, 10.0))  # for logarithms, roots and their like
 
 
@@ -93,9 +94,17 @@ def draw_kinds(
 
     Raises:
         ExportError: If `seed` is no integer of at least 0, or nothing runs at any of the sizes.
+        ExportError: If the known sizes of an input make too many values of it.
     """
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise ExportError(f"check: `seed` must be an integer of at least 0. Received: {seed!r}.")
+    for spec in specs:
+        known = [size for size in spec.shape if size is not None]
+        if math.prod(known) > LARGEST_INPUT:
+            raise ExportError(
+                f"check: input {spec.name!r} must have at most {LARGEST_INPUT:,} values to be "
+                f"drawn. Received: sizes {known}. Give samples by --input."
+            )
     generator = np.random.default_rng(seed)
     first, second, notes = _sizes(specs, distributions, run, cannot_run)
 

@@ -168,7 +168,7 @@ def _first_two(sizes: Sizes | None, rank: int) -> Sizes:
 
 def _transpose(node: ir.Node) -> Told:
     perm = node.attributes.get_ints("perm", None)
-    if perm is None:
+    if perm is None or sorted(perm) != list(range(len(perm))):
         return
     made = _sizes(node.outputs[0]) or [None] * len(perm)
     if len(made) == len(perm):

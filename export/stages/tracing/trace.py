@@ -10,8 +10,8 @@ functions inside the model are traced as part of it.
 
 Recurrent layers that stay loops keep their weights as constants, which tf2onnx's rewriters want.
 
-It refuses a model whose inputs are unknown and an operator that cannot be converted. Only this file
-and `conversions.py` know tf2onnx.
+It refuses a model whose inputs are unknown and an operator that cannot be converted. Only this
+folder knows tf2onnx.
 """
 
 from typing import Any

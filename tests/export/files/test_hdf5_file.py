@@ -4,6 +4,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format
 
 from keras_bn.export import ExportError
 from keras_bn.export.files.keras_file import (
@@ -88,3 +89,15 @@ def test_truncated_file_is_one_error(path):
 )
 def test_names_of_inputs_stand_in_the_architecture(config, names):
     assert input_names_in(config) == names
+
+
+def test_keras_without_a_safe_mode_for_hdf5_is_told(path, monkeypatch):
+    newest = legacy_h5_format.load_model_from_hdf5
+
+    def older(filepath, custom_objects=None, compile=True):
+        return newest(filepath, custom_objects, compile)
+
+    monkeypatch.setattr(legacy_h5_format, "load_model_from_hdf5", older)
+    with pytest.raises(ExportError, match="has no safe mode for HDF5"):
+        load_keras_model(path)
+    assert load_keras_model(path, unsafe=True).count_params()

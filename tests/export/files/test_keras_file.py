@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_bn.export import ExportError
+from keras_bn.export.files import keras_file
 from keras_bn.export.files.archives import (
     EXPANSION,
     FLOOR,
@@ -65,17 +66,30 @@ def test_code_runs_if_asked_to(with_code):
         assert_close(np.asarray(model(np.zeros((1, 3)))), np.ones((1, 3)), 1e-6)
 
 
-def test_code_that_only_keras_finds_is_refused(files):
-    def saved_model_inside(text):
-        changed = json.loads(text)
-        layer = next(x for x in changed["config"]["layers"] if x["class_name"] == "ReLU")
-        layer["class_name"] = "TFSMLayer"
-        layer["config"] = {"name": layer["config"]["name"], "filepath": "/etc"}
-        return json.dumps(changed)
+def leading_to_code(kind, path):
+    """Make a layer of a file another one, which runs what is elsewhere."""
 
-    config(saved_model_inside)(files / "model.keras")
+    def changed(text):
+        model = json.loads(text)
+        layer = next(x for x in model["config"]["layers"] if x["class_name"] == "ReLU")
+        layer["class_name"] = kind
+        layer["config"] = {"name": layer["config"]["name"], "filepath": "/etc"}
+        return json.dumps(model)
+
+    config(changed)(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["TFSMLayer", "TorchModuleWrapper"])
+def test_layer_that_leads_to_code_is_refused_whatever_keras_does(kind, files):
+    with pytest.raises(ExportError, match=f"must hold no Python code.*code in '{kind}'"):
+        require_keras_file(leading_to_code(kind, files / "model.keras"))
+
+
+def test_code_that_only_keras_finds_is_refused(files, monkeypatch):
+    monkeypatch.setattr(keras_file, "RUNNING_OTHERS", ())
     with pytest.raises(ExportError, match=r"must hold no Python code.*safe_mode=False"):
-        load_keras_model(files / "model.keras")
+        load_keras_model(leading_to_code("TFSMLayer", files / "model.keras"))
 
 
 def test_code_in_the_loss_leaves_the_model(tmp_path):

@@ -222,3 +222,27 @@ def test_half_precision_is_allowed_its_errors():
 def test_no_input_at_all():
     model = parse("g () => (float[2] y) { y = Constant<value_floats = [1.0, 2.0]>() }")
     assert check_files(model, model).passed
+
+
+def test_constant_that_is_an_output_is_compared():
+    text = "g (float[N,2] x, float[2,2] w) => (float[N,2] y, float[2,2] w) { y = MatMul(x, w) }"
+    first, second = parse(text), parse(text)
+    for model, factor in ((first, 1), (second, 2)):
+        del model.graph.input[1]
+        array = np.full((2, 2), factor, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, "w"))
+    assert check_files(first, first).passed
+    assert [row.passed for row in check_files(first, second).outputs][:2] == [False, False]
+
+
+def test_table_without_rows_is_one_error():
+    model = parse("g (int64[N,5] i) => (float[N,5,2] y) { y = Gather(t, i) }")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((0, 2), np.float32), "t"))
+    with pytest.raises(ExportError, match="out of data bounds"):
+        check_files(model, model)
+
+
+def test_input_that_would_fill_the_memory_is_not_drawn():
+    model = parse("g (float[N,1000000000000] x) => (float[N,1000000000000] y) { y = Relu(x) }")
+    with pytest.raises(ExportError, match=r"at most 134,217,728 values.*Received: sizes \[10"):
+        check_files(model, model)

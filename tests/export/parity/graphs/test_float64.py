@@ -199,3 +199,9 @@ def test_mean_of_equal_values_is_rounded_by_the_order_of_its_additions():
     batch = {"x": np.full((1, 9216), 0.7371, np.float32)}
     draws = run_rounded(Float64Graph(proto), [batch], {"y"}, 2.0**-23)
     assert max(abs(run[0]["y"].item() - 0.7371) for run in draws) > 1e-5
+
+
+def test_what_is_no_array_has_no_float64():
+    graph = Float64Graph(parse("g (float[2] x) => (float[2] y) { y = Add(x, sparse) }"))
+    with pytest.raises(NoTruthError, match="no array is called 'sparse'"):
+        graph.run({"x": np.ones(2)}, {"y"})

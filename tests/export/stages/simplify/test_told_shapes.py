@@ -127,3 +127,9 @@ def test_channels_that_may_be_one_are_not_mapped_one_by_one(nodes):
     """Broadcasting may make the channels that the weights tell."""
     (refusal,) = fold_batch_norms(network(f"p = mine.Op(x) {nodes}"))[1].refusals
     assert refusal.reason is Reason.NOT_PER_CHANNEL
+
+
+@pytest.mark.parametrize("perm", ["0, 0", "1, 2", "-1, 0"])
+def test_what_is_no_permutation_tells_nothing(perm):
+    text = "g (float[N,2] x) => (float[A,B] y) {{ p = mine.Op(x) y = Transpose<perm=[{}]>(p) }}"
+    assert not fold_batch_norms(foreign(text.format(perm), imports=MINE))[1].folds
