@@ -84,7 +84,7 @@ def open_model(
 
 def _read(path: Path, source: Origin) -> onnx.ModelProto:
     require_file(path, "The ONNX model")
-    require_no_keras_file(path, "The ONNX model")
+    require_no_keras_file(path, f"{source.where}: the model")
     try:
         size = path.stat().st_size
         if not 0 < size <= LARGEST_FILE:

@@ -58,12 +58,18 @@ def test_truncated_file(tmp_path, length):
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "0 bytes"), (b"PK\x03\x04zip", "no ONNX file"), (b"\x08\x08", "no graph")],
+    [(b"", "0 bytes"), (b"\x04zip", "no ONNX file"), (b"\x08\x08", "no graph")],
     ids=["empty", "zip", "no graph"],
 )
 def test_file_that_is_no_model(tmp_path, content, why):
     (tmp_path / "model.onnx").write_bytes(content)
     assert_invalid(tmp_path / "model.onnx", why)
+
+
+def test_model_of_keras_is_told_apart(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"PK\x03\x04zip")
+    with pytest.raises(ExportError, match="of Keras or another archive"):
+        fold_batch_norms(tmp_path / "model.onnx")
 
 
 def test_every_truncation_is_an_error_or_a_smaller_model(tmp_path):
@@ -285,11 +291,13 @@ def test_error_names_the_file_and_is_chained(tmp_path):
 
 
 def test_error_begins_with_whoever_opens_the_model(tmp_path):
-    (tmp_path / "model.onnx").write_bytes(b"PK")
-    with pytest.raises(ExportError, match=r"^check: the model must be a whole"):
-        open_model(tmp_path / "model.onnx", where="check")
-    with pytest.raises(ExportError, match=r"^fold: the model must be a whole"):
-        open_model(tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").write_bytes(b"\xff")
+    (tmp_path / "keras.onnx").write_bytes(b"PK")
+    for name, rule in (("model.onnx", "be a whole"), ("keras.onnx", "be an ONNX file")):
+        with pytest.raises(ExportError, match=rf"^check: the model must {rule}"):
+            open_model(tmp_path / name, where="check")
+        with pytest.raises(ExportError, match=rf"^fold: the model must {rule}"):
+            open_model(tmp_path / name)
 
 
 CALLS = """<ir_version: 8, opset_import: ["" : 17, "mine" : 1]>
