@@ -30,6 +30,7 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.compiled
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.monitor
 	$(BIN)/python -m benchmarks.export

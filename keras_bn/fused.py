@@ -53,7 +53,7 @@ def why_not_fused(dtype: str, training: bool) -> str | None:
         return f"the input is {dtype} and the kernel takes {', '.join(FUSED_DTYPES)}"
     if training and is_compiled_by_xla():
         # XLA has no such kernel; its expansion takes E[x^2] - E[x]^2, wrong from means of 1e3 on.
-        # The portable formula is exact, and XLA fuses it.
+        # The portable formula is exact, and written for XLA.
         return "the function is compiled by XLA (`jit_compile=True`)"
     return None
 

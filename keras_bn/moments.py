@@ -1,12 +1,18 @@
 """Mean and variance of a batch, exactly: weighted, masked, in ghost batches, across replicas.
 
-The portable path. With weights w (1 without mask and sample weights) and W = sum w, a channel has
+The portable path, which XLA compiles too. With weights w (1 without mask and sample weights),
+W = sum w, and the pivot p, the mean of a small sample, a channel has
 
-    mean = sum w x / W        variance = sum w (x - mean)^2 / W
+    e = sum w (x - p) / W        mean = p + e        variance = sum w (x - p)^2 / W - e^2
 
-computed around the mean of a sample, then around the mean itself, whose own rounding error is taken
-out at the end: a float32 sum of a million values is good to a percent, so what is summed must be no
-larger than the spread. A mean of 1e5 costs no digits of it. Replicas are merged by Chan's formula,
+Both sums take one pass over x, and are no larger than the spread, so that a mean of 1e5 costs no
+digits of it; x is normalised as (x - p) - e, without the rounding of p + e.
+
+Backward, `normalise` sums dy and dy (x - mean) in one pass, and all else of the gradient is
+
+    dx = a dy + w (b (x - p) + d)
+
+in a second, with a, b and d of one value a channel. Replicas are merged by Chan's formula,
 
     M = M_a + M_b + (mean_b - mean_a)^2 W_a W_b / (W_a + W_b),        M = W variance
 
@@ -27,6 +33,7 @@ import tensorflow as tf
 from keras_bn.arguments import refusal
 from keras_bn.running import bessel_factor
 from keras_bn.sampling import spread_sample
+from keras_bn.sums import blockwise_sums
 
 __all__ = [
     "Moments",
@@ -48,18 +55,25 @@ class Moments:
     """The moments of a batch; shapes as the input's with size 1 on the reduced axes.
 
     Attributes:
-        centred: x - mean, shape of x.
+        shifted: x - p, shape of x, with p a value near the mean.
+        error: mean - p, without the rounding of the mean.
         mean: In the units of x; 0 where the total weight is 0.
         variance: Biased (divides by W), in units of x squared; 0 where the total weight is 0.
         total: W, the sum of the weights; the number of values where there are none.
         effective: W^2 / sum w^2, the effective number of values; W for equal weights of 1.
     """
 
-    centred: Any
+    shifted: Any
+    error: Any
     mean: Any
     variance: Any
     total: Any
     effective: Any
+
+    @property
+    def centred(self) -> Any:
+        """The input less its mean, shape of x."""
+        return self.shifted - self.error
 
 
 def layer_moments(
@@ -147,12 +161,33 @@ def normalise(
     """
     rank = len(inputs.shape)
     shape = [-1 if i == axis % rank else 1 for i in range(rank)]
-    shape = [1] * (len(moments.centred.shape) - rank) + shape  # ghost batches have an axis more
+    shape = [1] * (len(moments.shifted.shape) - rank) + shape  # ghost batches have an axis more
     scale = tf.math.rsqrt(moments.variance + epsilon)
-    outputs = moments.centred * (scale if gamma is None else scale * tf.reshape(gamma, shape))
+    offset = tf.zeros_like(scale)
+    if gamma is not None:
+        scale *= tf.reshape(gamma, shape)
     if beta is not None:
-        outputs += tf.reshape(beta, shape)
+        offset += tf.reshape(beta, shape)
+    outputs = _scaled(moments.shifted, moments.error, scale, offset)
     return tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _scaled(shifted: Any, error: Any, scale: Any, offset: Any) -> tuple[Any, Any]:
+    """Return (shifted - error) * scale + offset; TensorFlow's own gradient has sums more.
+
+    The last three have one shape, with size 1 on the axes that moments reduce. Of the groups of
+    ghost batches and the channels, a size of 1 may count as reduced: its sum is itself.
+    """
+    outputs = (shifted - error) * scale + offset
+
+    def gradient(dy: Any) -> tuple[Any, Any, Any, Any]:
+        axes = [i for i, size in enumerate(error.shape) if size == 1]
+        sums = blockwise_sums([dy, dy * (shifted - error)], axes)
+        doffset, dscale = (tf.cast(values, dy.dtype) for values in sums)
+        return dy * scale, -scale * doffset, dscale, doffset
+
+    return outputs, gradient
 
 
 def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any, dtype: Any = None) -> Any:
@@ -248,32 +283,30 @@ def batch_moments(
         counted = x
         sizes = tf.shape(x, out_type=tf.int64)
         kept = tf.reduce_prod([sizes[i] for i in range(len(x.shape)) if i not in axes])
-        total = squares = tf.cast(tf.reduce_prod(sizes) // tf.maximum(kept, 1), x.dtype)
-
-        def average(values: Any) -> Any:
-            return tf.math.divide_no_nan(tf.reduce_sum(values, axes, keepdims=True), total)
-
+        total = squares = tf.cast(tf.reduce_prod(sizes) // tf.maximum(kept, 1), tf.float64)
     else:
         weights = tf.broadcast_to(weights, tf.shape(x))
         counted = tf.where(weights > 0, x, tf.zeros_like(x))
-        total = tf.reduce_sum(weights, axes, keepdims=True)
-        squares = tf.reduce_sum(weights**2, axes, keepdims=True)
-
-        def average(values: Any) -> Any:
-            weighted = tf.reduce_sum(weights * values, axes, keepdims=True)
-            return tf.math.divide_no_nan(weighted, total)
-
-    near = _sampled_mean(counted, weights, axes)
-    pivot = tf.stop_gradient(near + average(counted - near))
+        total, squares = blockwise_sums([weights, weights**2], axes)
+    pivot = _sampled_mean(counted, weights, axes)
     shifted = counted - pivot
-    error = average(shifted)  # of the pivot as a mean
-    variance = average(shifted**2) - error**2
+    weighted = shifted if weights is None else weights * shifted
+    sums = blockwise_sums([weighted, weighted * shifted], axes)
+    error, second = (tf.math.divide_no_nan(values, total) for values in sums)
+    variance = second - error**2
+    if weights is not None:
+        shifted = x - pivot
+    total, squares, error, variance = (
+        tf.cast(value, x.dtype) for value in (total, squares, error, variance)
+    )
+    mean = pivot + error
     if synchronized and replicas() > 1:
-        total, squares, mean, variance = _merge(total, squares, pivot + error, variance)
-        error = mean - pivot
+        total, squares, mean, variance = _merge(total, squares, mean, variance)
+        error = tf.ensure_shape(mean - pivot, pivot.shape)
     return Moments(
-        centred=(x - pivot) - error,
-        mean=pivot + error,
+        shifted=shifted,
+        error=error,
+        mean=mean,
         variance=tf.where(variance < 0, tf.zeros_like(variance), variance),  # a NaN stays
         total=total,
         effective=tf.math.divide_no_nan(total**2, squares),
