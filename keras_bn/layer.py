@@ -312,7 +312,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         weights = combined_weights(x, axis, mask, sample_weight, tf.float32)
         if weights is not None:
             weights = leading_weights(x, weights, axis)
-            if weights is None:
+            # The gradient to weights of several replicas would be two all-reduces more.
+            if weights is None or (self.synchronized and replicas() > 1):
                 return None
         if ghosts is not None:
             check_ghost_batches(x, ghosts)

@@ -117,7 +117,8 @@ def normalise_by(
 def merged(moments: Any) -> Any:
     """Merge the moments of all replicas of a `tf.distribute` strategy, in one all-reduce.
 
-    By Chan's formula, and around each replica's own centre, which its mean stays close to.
+    By Chan's formula, around the centre of the heaviest replica: the same on all of them, so that
+    all end with the same bits.
 
     Args:
         moments: What `batch_sums` returned, of one group.
@@ -129,7 +130,8 @@ def merged(moments: Any) -> Any:
     slots = all_replicas(tf.stack([centre, delta, variance * total, total, squares]))
     centres, deltas, deviations, totals, all_squares = tf.unstack(slots, axis=1)
     total = tf.reduce_sum(totals, 0)
-    apart = (centres - centre) + deltas  # each replica's mean, from this one's centre
+    centre = tf.gather(centres, tf.argmax(totals[:, 0]))
+    apart = (centres - centre) + deltas  # each replica's mean, from that centre
     delta = tf.math.divide_no_nan(tf.reduce_sum(totals * apart, 0), total)
     deviation = tf.reduce_sum(deviations + totals * (apart - delta) ** 2, 0)
     variance = tf.math.divide_no_nan(deviation, total)
