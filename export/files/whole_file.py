@@ -7,6 +7,7 @@ A graph whose weights are in a file of their own is replaced as safely; `externa
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -70,12 +71,12 @@ def replacing(target: Path) -> Iterator[Path]:
         raise _unwritable(target, "it is a link that leads to itself")
     if final.exists() and not final.is_file():
         raise _unwritable(target, "it is a device, pipe or socket")
-    with translated(target):
-        handle, name = tempfile.mkstemp(".keras-bn" + final.suffix, ".", final.parent)
-        os.close(handle)
-    temporary = Path(name)
+    temporary = final.with_name(f".{secrets.token_hex(8)}.keras-bn{final.suffix}")
+    # On record before it exists, so that a signal in between leaves nothing behind.
     unfinished = _unfinished[temporary] = _Unfinished(temporary, final)
     try:
+        with translated(target):
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         yield temporary
         with translated(target):
             with temporary.open("rb") as file:
