@@ -189,15 +189,16 @@ class CovariateShiftMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # 
         self.mean_history.append(mean)
         self.epochs.append(epoch)
         self.batches_compared.append(compared)
-        if compared:
+        if compared or not self._logged:
             self._logged = self._to_log(mean)
         if logs is not None:
-            logs.update(self._logged if not compared and self._logged else self._to_log(mean))
+            logs.update(self._logged)
 
     @property
     def worst_layer(self) -> str | None:
         """Path of the layer with the largest shift in the last epoch that was measured."""
-        epoch = next((i for i, mean in enumerate(self.mean_history[::-1]) if mean == mean), None)
+        latest_first = enumerate(reversed(self.mean_history))
+        epoch = next((i for i, mean in latest_first if not math.isnan(mean)), None)
         if epoch is None:
             return None
         shifts = {path: values[-1 - epoch] for path, values in self.history.items()}
