@@ -39,7 +39,9 @@ class _Unfinished:
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        self.temporary.unlink(missing_ok=True)
+        """Remove what is there of it; where the folder is none, nothing is."""
+        with contextlib.suppress(NotADirectoryError):
+            self.temporary.unlink(missing_ok=True)
         for path in self.data - data_files_of(self.target) if self.data else ():
             path.unlink(missing_ok=True)
 

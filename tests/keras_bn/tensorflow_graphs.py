@@ -1,4 +1,7 @@
-"""What TensorFlow really runs: the operators of a function after its own graph optimisation."""
+"""What TensorFlow really runs: the operators of a function after its own graph optimisation.
+
+Run as a script, it prints the value of TF_ENABLE_ONEDNN_OPTS that exchanges the kernels in use.
+"""
 
 import functools
 
@@ -36,3 +39,7 @@ def require_onednn():
     """Skip a test of a rewrite that oneDNN makes where TensorFlow runs without oneDNN."""
     if not has_onednn():
         pytest.skip("TensorFlow runs without oneDNN here, whose rewrite this test looks for")
+
+
+if __name__ == "__main__":
+    print(int(not has_onednn()))
