@@ -16,18 +16,28 @@ import numpy as np
 from keras_bn.version import __version__
 
 from .errors import ExportError
-from .files.metadata import CHANNELS_SECOND
+from .files.metadata import (
+    CHANNELS_SECOND,
+    FOLDED,
+    KERAS,
+    LEFT,
+    MODEL,
+    PARITY,
+    PRECISION,
+    VERSION,
+)
 from .files.onnx_file import add_metadata, write
-from .files.whole_file import replacing
-from .parity.check import check_parity
+from .files.whole_file import replacing, scratch_folder
+from .parity.check import check_samples
 from .parity.report import ParityError, ParityReport
-from .parity.samples.samples import samples_of
+from .parity.samples.samples import Sampling
 from .report import ExportReport
-from .stages.conversion import Converted, convert
+from .stages.conversion import convert
+from .stages.converted import Converted, StageFiles
 from .stages.precision.report import Precision, require_precision
 from .stages.tracing.trace import DEFAULT_OPSET
 
-__all__ = ["export_onnx"]
+__all__ = ["export_keeping", "export_onnx"]
 
 
 def export_onnx(
@@ -87,63 +97,85 @@ def export_onnx(
         >>> len(report.fold.folds), report.parity.passed
         (1, True)
     """
+    with scratch_folder() as folder:
+        return export_keeping(
+            StageFiles(folder),
+            model,
+            path,
+            inputs=inputs,
+            input_signature=input_signature,
+            opset=opset,
+            precision=precision,
+            inputs_as_nchw=inputs_as_nchw,
+            outputs_as_nchw=outputs_as_nchw,
+            external_data=external_data,
+            check=check,
+        )
+
+
+def export_keeping(
+    stages: StageFiles,
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    inputs: Any = None,
+    input_signature: Any = None,
+    opset: int = DEFAULT_OPSET,
+    precision: Any = "keep",
+    inputs_as_nchw: Sequence[str] = (),
+    outputs_as_nchw: Sequence[str] = (),
+    external_data: bool | None = None,
+    check: bool = True,
+) -> ExportReport:
+    """Do what `export_onnx` does, and keep the stages if somebody will look at them."""
     require_precision("export", precision)
     inputs_second, outputs_second = _listed(inputs_as_nchw), _listed(outputs_as_nchw)
     target = Path(path)
     seconds: dict[str, float] = {}
+    sampling = Sampling(model, input_signature, inputs=inputs, precision=precision)
+    # On a CPU the outputs do not show a float16 tensor that overflows.
+    explained = check and precision == "float16"
     with replacing(target) as temporary:
+        coming = convert(
+            model,
+            input_signature=input_signature,
+            opset=opset,
+            precision=precision,
+            inputs_as_nchw=inputs_second,
+            outputs_as_nchw=outputs_second,
+            samples=lambda: sampling.of_float16_file(inputs_second),
+            seconds=seconds,
+        )
+        second = _second(inputs_second, outputs_second)
         with _garbage_uncollected():
-            for stage in convert(
-                model,
-                input_signature=input_signature,
-                opset=opset,
-                precision=precision,
-                inputs_as_nchw=inputs_second,
-                outputs_as_nchw=outputs_second,
-                samples=lambda: samples_of(model, input_signature, inputs, inputs_second),
-                seconds=seconds,
-            ):
+            for stage in stages.keep(coming, second) if stages.wanted or explained else coming:
                 converted = stage
-            metadata = _metadata(model, converted, inputs_second, outputs_second)
             with _timed("save", seconds):
                 size = write(
                     converted.graph,
                     temporary,
                     external_data=external_data,
-                    metadata=metadata,
+                    metadata={**_metadata(model, converted), **second},
                     describe_values=False,
                 )
         parity = None
         if check:
             with _timed("parity", seconds):
-                parity = _checked(model, temporary, target, inputs, input_signature, precision)
+                parity = _checked(sampling, temporary, target, stages, explained or None)
             size -= temporary.stat().st_size
             # Neither hundreds of rows, nor what differs where the same model is exported again.
             told = dataclasses.replace(parity, layers=(), path="").to_dict()
-            add_metadata(temporary, {"keras_bn.parity": json.dumps(told)})
+            add_metadata(temporary, {PARITY: json.dumps(told)})
             size += temporary.stat().st_size
     return ExportReport(str(target), size, seconds, converted.fold, converted.precision, parity)
 
 
 def _checked(
-    model: keras.Model,
-    temporary: Path,
-    target: Path,
-    inputs: Any,
-    input_signature: Any,
-    precision: Precision,
+    sampling: Sampling, temporary: Path, target: Path, stages: StageFiles, explain: bool | None
 ) -> ParityReport:
     """Check the file that is to become `target`; return the report, or raise if it differs."""
     try:
-        parity = check_parity(
-            model,
-            temporary,
-            inputs=inputs,
-            input_signature=input_signature,
-            precision=precision,
-            # On a CPU the outputs do not show a float16 tensor that overflows.
-            explain=True if precision == "float16" else None,
-        )
+        parity = check_samples(sampling, temporary, stages, explain=explain)
     except ExportError as e:
         raise ExportError(str(e).replace(str(temporary), str(target))) from e
     parity = dataclasses.replace(parity, path=str(target))
@@ -186,22 +218,19 @@ def _listed(names: Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _metadata(
-    model: keras.Model,
-    converted: Converted,
-    inputs_second: list[str],
-    outputs_second: list[str],
-) -> dict[str, str]:
-    """Return what the file says of itself, but for its parity."""
-    entries = {
-        "keras_bn.version": __version__,
-        "keras_bn.model": str(model.name),
-        "keras_bn.keras": keras.__version__,
-        "keras_bn.folded": str(len(converted.fold.folds)),
-        "keras_bn.left": str(len(converted.fold.refusals)),
-        "keras_bn.precision": converted.precision.precision,
+def _metadata(model: keras.Model, converted: Converted) -> dict[str, str]:
+    """Return what the file says of itself, but for its parity and its layout."""
+    return {
+        VERSION: __version__,
+        MODEL: str(model.name),
+        KERAS: keras.__version__,
+        FOLDED: str(len(converted.fold.folds)),
+        LEFT: str(len(converted.fold.refusals)),
+        PRECISION: converted.precision.precision,
     }
-    for key, names in zip(CHANNELS_SECOND, (inputs_second, outputs_second), strict=True):
-        if names:
-            entries[key] = json.dumps(names)
-    return entries
+
+
+def _second(inputs: list[str], outputs: list[str]) -> dict[str, str]:
+    """Return what the file says of the inputs and outputs whose channels are second."""
+    pairs = zip(CHANNELS_SECOND, (inputs, outputs), strict=True)
+    return {key: json.dumps(names) for key, names in pairs if names}

@@ -53,7 +53,7 @@ def house():
 def stage_of(module):
     """Return the stage that a module belongs to; None if it is of none, or runs them all."""
     parts = module.removeprefix("keras_bn.export.stages.").split(".")
-    return parts[0] if parts[0] not in ("keras_bn", "conversion") else None
+    return parts[0] if parts[0] not in ("keras_bn", "conversion", "converted") else None
 
 
 def floors(imports):

@@ -26,7 +26,7 @@ from .options import (
     input_shapes,
     installed_providers,
 )
-from .pages.writing import replacing_page, write_parity_page
+from .pages.writing import replacing_page
 from .two_files import check_two_files, is_onnx
 
 if TYPE_CHECKING:
@@ -141,24 +141,21 @@ def check(
         ) as page,
     ):
         loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
-        from ..parity.check import check_parity
+        from ..parity.check import check_samples
+        from ..parity.samples.samples import Sampling
 
         step(f"comparing {onnx} with {model}")
-        report = check_parity(
+        sampling = Sampling(
             loaded,
-            onnx,
             inputs=arrays,
-            precision=precision,
             seed=seed or 0,
             ranges=_named(limits, loaded),
-            providers=providers,
-            explain=explain,
+            precision=precision,
         )
+        report = check_samples(sampling, onnx, page.stages, providers=providers, explain=explain)
         report = dataclasses.replace(report, notes=(*notes, *report.notes))
-        if page is not None:
-            step("measuring latencies for the page")
-            command = command_of(context)
-            write_parity_page(page, report, loaded, source=model, file=onnx, command=command)
+        command = command_of(context)
+        page.write(report, loaded, step, source=model, file=onnx, command=command)
     _answer(report, as_json=as_json, quiet=quiet)
 
 

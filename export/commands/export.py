@@ -24,7 +24,7 @@ from .options import (
     UnsafeOption,
     examples,
 )
-from .pages.writing import replacing_page, write_parity_page
+from .pages.writing import replacing_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,16 +112,17 @@ def export(
         ) as page,
     ):
         loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
-        from ..pipeline import export_onnx
+        from ..pipeline import export_keeping
 
         step(f"exporting {model}")
         try:
-            report = export_onnx(
+            report = export_keeping(
+                page.stages,
                 loaded,
                 out,
                 inputs=arrays,
                 opset=opset,
-                precision=precision,  # type: ignore[arg-type]  # it refuses any other word
+                precision=precision,
                 inputs_as_nchw=inputs_as_nchw or (),
                 outputs_as_nchw=outputs_as_nchw or (),
                 external_data=external_data,
@@ -132,12 +133,10 @@ def export(
             failure, parity = e, e.report
         if parity is not None:
             parity = dataclasses.replace(parity, notes=(*notes, *parity.notes))
-        if page is not None and parity is not None:
-            step("measuring latencies for the page")
-            write_parity_page(
-                page,
+            page.write(
                 parity,
                 loaded,
+                step,
                 source=model,
                 file=None if failure else out,
                 command=command_of(context),

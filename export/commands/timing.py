@@ -7,6 +7,7 @@ All take turns in this process on the same drawn batch. ONNX Runtime runs at its
 optimisation. What is found holds for this machine and its load alone.
 """
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from ..runtime.providers import CPU, require_providers
 from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import output_names, signature_of
 from ..stages.conversion import convert
+from ..stages.converted import StageFiles
 from ..stages.folding.report import FoldReport
 from .print_latency import machine, print_latency
 
@@ -81,6 +83,7 @@ def bench_keras(
     path: Path,
     *,
     file: Path | None = None,
+    stages: StageFiles | None = None,
     batch_size: int = 1,
     threads: int = 1,
     provider: str = CPU,
@@ -91,7 +94,8 @@ def bench_keras(
     Args:
         model: The model.
         path: The file that it is from, for the report.
-        file: The folded graph; None exports it.
+        file: The folded graph; None takes that of the stages.
+        stages: The stages of its export; exported here if they are not complete.
         batch_size: Samples in the batch, where the model does not fix that.
         threads: Threads of each ONNX Runtime session, and of Keras if it can still be told.
         provider: ONNX Runtime's execution provider.
@@ -125,15 +129,16 @@ def bench_keras(
         raise _cannot_run(str(path), batch, e) from e
     runs: dict[str, Callable[[], object]] = {keras_name: predict}
     with scratch_folder() as folder:
-        paths = {}
-        for stage in convert(model):
-            if stage.stage in ("layout", "folding") and (stage.stage == "layout" or file is None):
-                paths[stage.stage] = folder / f"{stage.stage}.onnx"
-                write(stage.graph, paths[stage.stage])
-        for name, graph in ((UNFOLDED, paths["layout"]), (FOLDED, file or paths["folding"])):
+        stages = stages or StageFiles(folder)
+        if not stages.complete:
+            collections.deque(stages.keep(convert(model)), maxlen=0)
+        for name, graph in (
+            (UNFOLDED, stages.of("layout")),
+            (FOLDED, file or stages.of("folding")),
+        ):
             runs[name] = _runner(graph, inputs, outputs, batch, threads, provider)
         latency = measure_latency(runs, batch_size=_size(batch), threads=threads, seconds=seconds)
-    return Bench(str(path), provider, latency, stage.fold, machine(), versions())
+    return Bench(str(path), provider, latency, stages.files[-1].fold, machine(), versions())
 
 
 def bench_onnx(

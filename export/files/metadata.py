@@ -3,9 +3,23 @@
 import json
 from collections.abc import Mapping
 
-__all__ = ["CHANNELS_SECOND", "channels_second"]
+__all__ = [
+    "CHANNELS_SECOND",
+    "FOLDED",
+    "KERAS",
+    "LEFT",
+    "MODEL",
+    "PARITY",
+    "PRECISION",
+    "VERSION",
+    "channels_second",
+]
 
-# Keys of the metadata that name the inputs and the outputs whose channels are second, as JSON.
+VERSION, KERAS = "keras_bn.version", "keras_bn.keras"  # versions that exported it
+MODEL, PRECISION = "keras_bn.model", "keras_bn.precision"
+FOLDED, LEFT = "keras_bn.folded", "keras_bn.left"  # how many affine operators
+PARITY = "keras_bn.parity"  # the proof, as JSON
+# The inputs and the outputs whose channels are second, as JSON.
 CHANNELS_SECOND = ("keras_bn.inputs_as_nchw", "keras_bn.outputs_as_nchw")
 
 

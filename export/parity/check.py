@@ -7,7 +7,6 @@ optimisations off, so that its own folding does not hide ours, and at their defa
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,22 +19,21 @@ import onnx
 from ..errors import ExportError
 from ..files.paths import require_file
 from ..files.provenance import versions
+from ..files.whole_file import scratch_folder
 from ..foreign.opening import open_model
 from ..runtime.providers import CPU, require_providers
 from ..runtime.session import by_position
-from ..signature import signature_of
+from ..stages.converted import StageFiles
 from ..stages.precision.report import require_precision
-from .batch_size import largest_batch
 from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
 from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators
 from .report import OutputParity, ParityReport
-from .samples.given import split
-from .samples.kinds import Drawn, drawn_for
-from .samples.samples import draw
+from .samples.kinds import Drawn
+from .samples.samples import Sampling
 from .surface import Surface
 
-__all__ = ["check_parity"]
+__all__ = ["check_parity", "check_samples"]
 
 
 def check_parity(
@@ -79,13 +77,41 @@ def check_parity(
         ExportError: If `inputs` do not fit the model, or Keras cannot run on them.
         ExportError: If an output of Keras has no finite value, so that there is nothing to compare.
     """
+    sampling = Sampling(
+        model, input_signature, inputs=inputs, seed=seed, ranges=ranges, precision=precision
+    )
+    with scratch_folder() as folder:
+        return check_samples(
+            sampling, onnx_path, StageFiles(folder), providers=providers, explain=explain
+        )
+
+
+def check_samples(
+    sampling: Sampling,
+    onnx_path: str | os.PathLike[str],
+    stages: StageFiles,
+    *,
+    providers: Sequence[str] = (CPU,),
+    explain: bool | None = True,
+) -> ParityReport:
+    """Do what `check_parity` does, with samples and stages that others look at, too.
+
+    Args:
+        sampling: What to compare the model on.
+        onnx_path: As for `check_parity`.
+        stages: The stages of the model's export; filled where they are needed and not there.
+        providers: As for `check_parity`.
+        explain: As for `check_parity`.
+    """
+    model, precision = sampling.model, sampling.precision
     require_precision("check", precision)
     require_providers(providers)
-    _require_options(onnx_path=onnx_path, inputs=inputs, ranges=ranges, explain=explain)
+    _require_options(
+        onnx_path=onnx_path, inputs=sampling.inputs, ranges=sampling.ranges, explain=explain
+    )
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
     surface = Surface.of(open_model(path, where="check"))
-    signature = signature_of(model, input_signature)
 
     # A model that is in 8 bits itself is a truth that the file has to meet.
     itself = any(getattr(part, "quantization_mode", None) for part in model._flatten_layers())
@@ -93,19 +119,10 @@ def check_parity(
 
     def expect(found: Drawn) -> tuple[Expected, Drawn]:
         batches = [batch for batch in found[0] if not bits or batch.case not in UNCALIBRATED]
-        return expected_of(model, signature, batches, precision), (batches, *found[1:])
+        expected = expected_of(model, sampling.signature, batches, precision)
+        return expected, (batches, *found[1:])
 
-    if inputs is None:
-        expected, (batches, drawn, notes) = drawn_for(
-            expect,
-            lambda limits: draw(
-                model, signature, seed=seed, ranges=ranges, precision=precision, otherwise=limits
-            ),
-        )
-    else:
-        largest = functools.partial(largest_batch, model, signature)
-        given = list(split(inputs, signature.specs, largest))
-        expected, (batches, drawn, notes) = expect((given, {}, []))
+    expected, (batches, drawn, notes) = sampling.hand_to(expect)
     outputs = [
         row for name in providers for row in judge(path, expected, name, quantised=bool(bits))
     ]
@@ -116,7 +133,7 @@ def check_parity(
     report = ParityReport(
         str(model.name),
         str(path),
-        int(seed) if inputs is None else None,
+        int(sampling.seed) if sampling.inputs is None else None,
         sum(len(batch.arrays[0]) if batch.arrays[0].ndim else 1 for batch in batches),
         drawn,
         tuple(outputs),
@@ -125,16 +142,8 @@ def check_parity(
     )
     if bits or explain is False or (explain is None and report.passed):
         return report
-    found = explain_difference(
-        model,
-        signature,
-        path,
-        expected,
-        [row for row in outputs if row.provider == _doubtful(outputs)],
-        input_signature=input_signature,
-        inputs=inputs,
-        precision=precision,
-    )
+    doubtful = [row for row in outputs if row.provider == _doubtful(outputs)]
+    found = explain_difference(sampling, path, expected, doubtful, stages)
     return dataclasses.replace(
         report,
         stages=found.stages,

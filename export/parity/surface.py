@@ -6,6 +6,7 @@ None of that is a fault by itself; where it is not what the model has, a note sa
 import dataclasses
 from typing import TYPE_CHECKING
 
+from ..files.metadata import PRECISION
 from ..foreign.opening import Opened
 from ..runtime.session import by_position
 
@@ -39,7 +40,7 @@ class Surface:
             [str(value.name) for value in opened.inputs],
             [str(value.name) for value in outputs],
             {str(v.name): str(v.dtype.numpy().name) for v in outputs if v.dtype is not None},
-            opened.model.metadata_props.get("keras_bn.precision"),
+            opened.model.metadata_props.get(PRECISION),
         )
 
     def notes(self, expected: "Expected", precision: str) -> list[str]:

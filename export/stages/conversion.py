@@ -13,14 +13,14 @@ Every stage computes the same but for rounding. `pipeline.py` writes the last gr
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
-import onnx_ir as ir
 
 from ..graph.layer_names import name_after_layers
 from .constants.evaluate import evaluate_constants
+from .converted import Converted
 from .folding.fold import fold
 from .folding.report import FoldReport
 from .layout.transposes import cancel_transposes
@@ -29,27 +29,9 @@ from .precision.set_precision import set_precision
 from .simplify.simplify import simplify
 from .tracing.trace import DEFAULT_OPSET, trace
 
-__all__ = ["Converted", "StageName", "convert"]
+__all__ = ["convert"]
 
 T = TypeVar("T")
-StageName = Literal["tracing", "layout", "folding", "precision"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Converted:
-    """The graph as a stage leaves it.
-
-    Attributes:
-        stage: The stage.
-        graph: The graph; its nodes are named after the Keras layers.
-        fold: What was folded so far.
-        precision: What the graph computes in so far.
-    """
-
-    stage: StageName
-    graph: ir.Model
-    fold: FoldReport
-    precision: PrecisionReport
 
 
 def convert(

@@ -10,6 +10,7 @@ import pytest
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, ParityError, export_onnx, pipeline
+from keras_bn.export.parity.samples import samples
 from keras_bn.export.stages import conversion
 from keras_bn.export.stages.constants.evaluate import evaluate_constants
 from keras_bn.export.stages.folding.fold import fold
@@ -132,7 +133,7 @@ def test_interrupted_export_leaves_the_old_file(small_model, tmp_path, monkeypat
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "check_parity", interrupt)
+    monkeypatch.setattr(pipeline, "check_samples", interrupt)
     target = tmp_path / "model.onnx"
     target.write_text("old")
     with pytest.raises(KeyboardInterrupt):
@@ -162,3 +163,28 @@ def test_two_processes_write_the_same_bytes(tmp_path):
     )
     export_onnx(digits_cnn.build(), here, check=False)
     assert here.read_bytes() == there.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        pytest.param({}, (1, 1), id="as it is"),
+        pytest.param({"precision": "float16"}, (1, 1), id="float16"),
+        pytest.param({"precision": "float16", "check": False}, (1, 1), id="float16 unchecked"),
+        pytest.param({"check": False}, (1, 0), id="unchecked"),
+    ],
+)
+def test_model_is_converted_once_and_samples_are_drawn_once(
+    small_model, tmp_path, monkeypatch, options, counts
+):
+    calls = []
+    for module, name in ((conversion, "trace"), (samples, "draw_kinds")):
+        original = getattr(module, name)
+
+        def counted(*args, original=original, name=name, **words):
+            calls.append(name)
+            return original(*args, **words)
+
+        monkeypatch.setattr(module, name, counted)
+    export_onnx(small_model, tmp_path / "model.onnx", **options)
+    assert (calls.count("trace"), calls.count("draw_kinds")) == counts

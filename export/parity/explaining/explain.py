@@ -7,9 +7,8 @@ The graph of that stage, or the file, is then searched for the layer (`localise.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,18 +18,19 @@ import onnx_ir as ir
 from keras_bn.version import __version__
 
 from ...errors import ExportError
-from ...files.metadata import CHANNELS_SECOND, channels_second
+from ...files.metadata import CHANNELS_SECOND, KERAS, PRECISION, VERSION, channels_second
 from ...files.onnx_file import write
 from ...files.whole_file import scratch_folder
 from ...runtime.session import Samples
 from ...signature import Signature
-from ...stages.conversion import Converted, convert
+from ...stages.conversion import convert
+from ...stages.converted import StageFile, StageFiles
 from ...stages.folding.report import FoldReport
 from ...stages.tracing.trace import DEFAULT_OPSET, OPSETS
 from ..expected import Case, Expected, judge
 from ..report import Fault, LayerParity, OutputParity, Stage, StageParity
 from ..rule import FLOAT64
-from ..samples.samples import samples_of
+from ..samples.samples import Sampling
 from .alignment import aligned
 from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
@@ -61,27 +61,20 @@ class Explanation:
 
 
 def explain(
-    model: keras.Model,
-    signature: Signature,
+    sampling: Sampling,
     path: Path,
     expected: Expected,
     outputs: Sequence[OutputParity],
-    *,
-    input_signature: Any,
-    inputs: Any,
-    precision: Any,
+    stages: StageFiles,
 ) -> Explanation:
     """Compare the stages of a fresh export, and the layers of the first graph that differs.
 
     Args:
-        model: The model.
-        signature: What it is called with.
+        sampling: What the model was compared on.
         path: The file.
         expected: What Keras makes of the inputs.
         outputs: How the file compares, on one execution provider.
-        input_signature: As for `export_onnx`.
-        inputs: Given samples; None if they were drawn.
-        precision: As for `export_onnx`.
+        stages: The stages of an export like the file's; exported here if they are not complete.
     """
     wrong = [row for row in outputs if not row.passed]
     kinds = {row.case for row in wrong} or {expected.cases[0].name}
@@ -89,63 +82,89 @@ def explain(
         expected, cases=[case for case in expected.cases if case.name in kinds]
     )
     in_file = [row for row in outputs if row.case in kinds]
-    notes: list[str] = []
-    graphs: list[_Graph] = []
-    layers, complete = Layers((), ()), False
-    opset, metadata = _told(path)
-    made_by = metadata.get("keras_bn.version"), metadata.get("keras_bn.keras")
-    # A fresh export by the same versions is the same.
-    of_this_version = made_by == (__version__, keras.__version__)
-    second = {key: metadata[key] for key in CHANNELS_SECOND if key in metadata}
+    told, notes, layers = _Told.of(path), [], Layers((), ())
+    graphs = _Graphs(_Graph(_stage("file", in_file, plain=True), path, FoldReport((), ())))
     with scratch_folder() as folder:
         try:
-            for converted in _exported(model, opset, input_signature, inputs, precision, second):
-                target = folder / f"{converted.stage}.onnx"
-                as_traced = converted.stage == "tracing"  # channels last, whatever the file has
-                names = {} if as_traced else second
-                write(converted.graph, target, external_data=True, metadata=names)
-                rows = judge(target, looked_at, outputs[0].provider)
-                stage = _stage(converted.stage, rows, plain=True)
-                graphs.append(_Graph(stage, target, converted.fold))
-                del converted  # several graphs at once would be several times the weights
-            complete = True
+            graphs.judge(_exported(sampling, told, stages), looked_at, outputs[0].provider)
         except ExportError as e:
             notes.append(f"the stages could not be compared: {e}")
-        fold = graphs[-1].fold if graphs else FoldReport((), ())
-        graphs.append(_Graph(_stage("file", in_file, plain=True), path, fold))
-        at = len(graphs) - 1
-        if wrong:  # else the file is right, whatever has become of the export since
-            at = next((i for i, graph in enumerate(graphs) if not graph.stage.passed), at)
-        # The file is like the last of all stages, and like no other.
-        before = graphs[at - 1] if at and (complete or at < len(graphs) - 1) else None
         # The file under the names that its layers have now.
-        named = aligned(path, graphs[-2].path, folder, second) if complete else path
-        if named is not None:
-            graphs[-1] = dataclasses.replace(graphs[-1], path=named)
+        like = graphs.stages[-1].path if graphs.complete else None
+        named = path if like is None else aligned(path, like, folder, told.second)
+        graphs.name(named or path)
+        suspect, before = graphs.suspect(bool(wrong))
+        trusted = told.is_of_this_version and named is not None
         try:
-            graph = dataclasses.replace(graphs[at], path=_light(graphs[at].path, folder))
-            trusted = of_this_version and at == len(graphs) - 1 and named is not None
-            layers = _compared(model, signature, looked_at, wrong, graph, before, trusted)
+            light = dataclasses.replace(suspect, path=_light(suspect.path, folder))
+            of_file = trusted and suspect is graphs.file
+            layers = _compared(sampling, looked_at, wrong, light, before, of_file)
         except ExportError as e:
             notes.append(f"the layers could not be compared: {e}")
         fault = None
-        agreeing = complete and all(graph.stage.passed for graph in graphs)
-        if agreeing and of_this_version and named is not None:
-            fault = fault_of_content(model, named, graphs[-2].path, AT_FAULT["file"])
-    stages = [*(graph.stage for graph in graphs), _stage("optimiser", in_file, plain=False)]
-    failed = [stage.stage for stage in stages if not stage.passed]
+        if trusted and like is not None and graphs.agree and named is not None:
+            fault = fault_of_content(sampling.model, named, like, AT_FAULT["file"])
+    optimised = _stage("optimiser", in_file, plain=False)
+    rows = (*(graph.stage for graph in (*graphs.stages, graphs.file)), optimised)
+    failed = [stage.stage for stage in rows if not stage.passed]
     if failed and not wrong:
         notes.append(f"the file agrees, but a fresh export by these versions differs: {failed[0]}")
     if wrong or layers.first:
-        overflown = precision != "keep" and any(np.isinf(row.onnx) for row in layers.first)
+        overflown = sampling.precision != "keep" and any(np.isinf(r.onnx) for r in layers.first)
         unnamed: Stage = "precision" if overflown else "file"
         at_fault = failed[0] if wrong and failed else unnamed
-        fault = fault_of(at_fault, layers, [row.name for row in wrong], graphs[at].fold)
-        made = metadata.get("keras_bn.precision", precision)
-        if made != precision:
+        fault = fault_of(at_fault, layers, [row.name for row in wrong], suspect.fold)
+        made = told.metadata.get(PRECISION, sampling.precision)
+        if made != sampling.precision:
             asked = f"The file says that it was exported with precision={made!r}. "
             fault = dataclasses.replace(fault, detail=asked + fault.detail)
-    return Explanation(tuple(stages), layers.rows, fault, tuple(notes))
+    return Explanation(rows, layers.rows, fault, tuple(notes))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What a file tells of itself: the opset to export with again, and its metadata."""
+
+    opset: int
+    metadata: dict[str, str]
+
+    @classmethod
+    def of(cls, path: Path) -> "_Told":
+        proto = onnx.load(path, load_external_data=False)
+        found = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+        opset = found[0] if found and found[0] in OPSETS else DEFAULT_OPSET
+        return cls(opset, {entry.key: entry.value for entry in proto.metadata_props})
+
+    @property
+    def is_of_this_version(self) -> bool:
+        """Whether a fresh export is the same, being one by the same versions."""
+        made_by = self.metadata.get(VERSION), self.metadata.get(KERAS)
+        return made_by == (__version__, keras.__version__)
+
+    @property
+    def second(self) -> dict[str, str]:
+        """What the metadata say under `CHANNELS_SECOND`."""
+        return {key: self.metadata[key] for key in CHANNELS_SECOND if key in self.metadata}
+
+
+def _exported(sampling: Sampling, told: _Told, stages: StageFiles) -> Iterator[StageFile]:
+    """Yield the stages of an export; of one like the file's, if none has been made."""
+    if stages.complete:
+        yield from stages.files
+        return
+    inputs_second, outputs_second = channels_second(told.second)
+    conversion = convert(
+        sampling.model,
+        input_signature=sampling.input_signature,
+        opset=told.opset,
+        precision=sampling.precision,
+        inputs_as_nchw=inputs_second,
+        outputs_as_nchw=outputs_second,
+        samples=lambda: sampling.of_float16_file(inputs_second),
+    )
+    for converted in stages.keep(conversion, told.second):
+        del converted
+        yield stages.files[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +182,48 @@ class _Graph:
         return {node for row in rows for node in (*row.into, *row.through)}
 
 
+class _Graphs:
+    """The graphs of a fresh export's stages, in order, and the file behind them.
+
+    Attributes:
+        stages: As many as there are.
+        file: The file.
+        complete: Whether the stages are all.
+    """
+
+    def __init__(self, file: _Graph) -> None:
+        self.file = file
+        self.stages: list[_Graph] = []
+        self.complete = False
+
+    def judge(self, stages: Iterable[StageFile], expected: Expected, provider: str) -> None:
+        for made in stages:
+            rows = judge(made.path, expected, provider)
+            self.stages.append(_Graph(_stage(made.stage, rows, plain=True), made.path, made.fold))
+            self.file = dataclasses.replace(self.file, fold=made.fold)
+        self.complete = True
+
+    def name(self, path: Path) -> None:
+        """Take another file for the file, in which its nodes have other names."""
+        self.file = dataclasses.replace(self.file, path=path)
+
+    @property
+    def agree(self) -> bool:
+        return all(graph.stage.passed for graph in (*self.stages, self.file))
+
+    def suspect(self, differs: bool) -> tuple[_Graph, _Graph | None]:
+        """Return the graph to search for the layer, and the one before it if they are alike.
+
+        It is the first that differs; the file, if that is right, whatever has become of the export.
+        """
+        graphs, at = [*self.stages, self.file], len(self.stages)
+        if differs:
+            at = next((i for i, graph in enumerate(graphs) if not graph.stage.passed), at)
+        # The file is like the last of all stages, and like no other.
+        alike = at > 0 and (self.complete or at < len(self.stages))
+        return graphs[at], graphs[at - 1] if alike else None
+
+
 def _light(path: Path, folder: Path) -> Path:
     """Return a file of the same graph whose weights are apart, so that they stay on the disk."""
     if path.parent == folder or path.stat().st_size < HEAVY:
@@ -173,8 +234,7 @@ def _light(path: Path, folder: Path) -> Path:
 
 
 def _compared(
-    model: keras.Model,
-    signature: Signature,
+    sampling: Sampling,
     expected: Expected,
     wrong: list[OutputParity],
     graph: _Graph,
@@ -186,8 +246,9 @@ def _compared(
     if references != {FLOAT64}:
         raise ExportError(f"the truth is not float64: {' and '.join(sorted(references))}")
     alike = before is not None and before.stage.passed and graph.stage.stage in LIKE_BEFORE
+    signature = sampling.signature
     return compare_layers(
-        model,
+        sampling.model,
         signature,
         graph.path,
         _worst_samples(expected, wrong, signature),
@@ -198,38 +259,6 @@ def _compared(
         trusted=trusted,
         moved=graph.moved,
     )
-
-
-def _exported(
-    model: keras.Model,
-    opset: int,
-    input_signature: Any,
-    inputs: Any,
-    precision: Any,
-    second: dict[str, str],
-) -> Iterator[Converted]:
-    """Export a model as the file was, stage by stage.
-
-    `second` is what its metadata say under `CHANNELS_SECOND`.
-    """
-    inputs_second, outputs_second = channels_second(second)
-    return convert(
-        model,
-        input_signature=input_signature,
-        opset=opset,
-        precision=precision,
-        inputs_as_nchw=inputs_second,
-        outputs_as_nchw=outputs_second,
-        samples=lambda: samples_of(model, input_signature, inputs, inputs_second),
-    )
-
-
-def _told(path: Path) -> tuple[int, dict[str, str]]:
-    """Return the opset to export with again, and the metadata, that a file tells of itself."""
-    proto = onnx.load(path, load_external_data=False)
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-    opset = versions[0] if versions and versions[0] in OPSETS else DEFAULT_OPSET
-    return opset, {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _stage(name: Stage, rows: Sequence[OutputParity], *, plain: bool) -> StageParity:

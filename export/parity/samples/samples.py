@@ -1,19 +1,23 @@
 """What to compare a Keras model on: drawn batches of each kind (`kinds.py`), or given samples."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from ...signature import Signature, signature_of
+from ..batch_size import largest_batch
 from ..reference.keras_runs import in_keras
 from .distributions import distributions_of
 from .given import split
-from .kinds import Batch, Drawn, draw_kinds, drawn_for, require_finite
+from .kinds import Batch, Drawn, Result, draw_kinds, drawn_for, require_finite
 from .refusal import cannot_run
 
-__all__ = ["draw", "samples_of"]
+__all__ = ["Sampling", "draw"]
+
+EXPORTED_ON = (0, None, "float16")  # seed, ranges and precision of the draws of an export
 
 
 def draw(
@@ -48,36 +52,88 @@ def draw(
     )
 
 
-def samples_of(
-    model: keras.Model, input_signature: Any, inputs: Any, second: Sequence[str]
-) -> list[dict[str, np.ndarray]]:
-    """Return the batches of a check as a float16 file takes them.
+class Sampling:
+    """What a model is compared on: given samples, or some that are drawn, once for all who ask.
 
     Args:
         model: The model.
         input_signature: As for `export_onnx`.
         inputs: Given samples; None draws them.
-        second: Names of inputs whose channels are at axis 1 in the file.
+        seed: Seed of the draws.
+        ranges: Smallest and largest value to draw for some inputs, by name.
+        precision: "keep", or what a file computes in.
     """
-    signature = signature_of(model, input_signature)
-    specs = signature.specs
-    if inputs is not None:
-        batches = list(split(inputs, specs))
-    else:
-        run, names = in_keras(model, signature)
+
+    def __init__(
+        self,
+        model: keras.Model,
+        input_signature: Any = None,
+        *,
+        inputs: Any = None,
+        seed: int = 0,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        precision: str = "keep",
+    ) -> None:
+        self.model, self.input_signature = model, input_signature
+        self.precision: Any = precision
+        self.inputs, self.seed, self.ranges = inputs, seed, ranges or None
+        self._drawn: dict[Any, Drawn] = {}
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """What the model is called with."""
+        return signature_of(self.model, self.input_signature)
+
+    def hand_to(self, use: Callable[[Drawn], Result]) -> Result:
+        """Return what somebody makes of the samples.
+
+        Args:
+            use: Takes them; raises `NothingFiniteError` where others should be drawn.
+
+        Raises:
+            ExportError: As `split`, `draw` and `use` do.
+        """
+        if self.inputs is None:
+            return drawn_for(use, self._draw)
+        return use((self._given, {}, []))
+
+    def of_float16_file(self, second: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        """Return the batches that a float16 file is made on, as it takes them.
+
+        Args:
+            second: Names of inputs whose channels are at axis 1 in the file.
+        """
+        if self.inputs is None and (self.seed, self.ranges, self.precision) != EXPORTED_ON:
+            exported = Sampling(self.model, self.input_signature, precision="float16")
+            return exported.of_float16_file(second)
+        run, names = in_keras(self.model, self.signature)
 
         def usable(drawn: Drawn) -> list[Batch]:
-            require_finite(names, run(drawn[0][0].arrays), drawn[0][0].case)
+            if self.inputs is None:
+                require_finite(names, run(drawn[0][0].arrays), drawn[0][0].case)
             return drawn[0]
 
-        batches = drawn_for(
-            usable,
-            lambda limits: draw(model, signature, seed=0, precision="float16", otherwise=limits),
-        )
-    return [
-        {
-            spec.name: np.moveaxis(array, -1, 1) if spec.name in second else array
-            for spec, array in zip(specs, batch.arrays, strict=True)
-        }
-        for batch in batches
-    ]
+        return [
+            {
+                spec.name: np.moveaxis(array, -1, 1) if spec.name in second else array
+                for spec, array in zip(self.signature.specs, batch.arrays, strict=True)
+            }
+            for batch in self.hand_to(usable)
+        ]
+
+    @functools.cached_property
+    def _given(self) -> list[Batch]:
+        largest = functools.partial(largest_batch, self.model, self.signature)
+        return list(split(self.inputs, self.signature.specs, largest))
+
+    def _draw(self, limits: tuple[float, float] | None) -> Drawn:
+        if limits not in self._drawn:
+            self._drawn[limits] = draw(
+                self.model,
+                self.signature,
+                seed=self.seed,
+                ranges=self.ranges,
+                precision=self.precision,
+                otherwise=limits,
+            )
+        return self._drawn[limits]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_bn.export.parity.samples.samples import Sampling
 from tests.commands import assert_one_line
 
 
@@ -19,17 +20,20 @@ def check(run, files):
 
 @pytest.fixture
 def called(monkeypatch):
-    """What `check_parity` is called with, in place of a check."""
+    """What is compared, and how, in place of a check."""
     from keras_bn.export.parity import check as checking
 
     found = {}
-    original = checking.check_parity
+    original = checking.check_samples
 
-    def recorded(model, path, **options):
-        found.update(options)
-        return original(model, path, inputs=options["inputs"])
+    def recorded(sampling, path, stages, **options):
+        asked = {
+            name: getattr(sampling, name) for name in ("inputs", "precision", "seed", "ranges")
+        }
+        found.update(asked, **options)
+        return original(Sampling(sampling.model, inputs=sampling.inputs), path, stages)
 
-    monkeypatch.setattr(checking, "check_parity", recorded)
+    monkeypatch.setattr(checking, "check_samples", recorded)
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_bn.export import ExportError, check_parity, export_onnx
 from keras_bn.export.parity.samples.given import split
-from keras_bn.export.parity.samples.samples import draw
+from keras_bn.export.parity.samples.samples import Sampling, draw
 from keras_bn.export.signature import signature_of
 
 
@@ -175,3 +175,15 @@ def test_fixed_batch_is_filled_up(count):
     model = keras.Model(x, keras.layers.Dense(1)(x))
     batches = list(split(np.zeros((count, 2)), signature_of(model).specs))
     assert {batch.arrays[0].shape for batch in batches} == {(4, 2)}
+
+
+def test_float16_file_is_made_on_the_draws_of_an_export_whatever_a_check_draws():
+    model = convolution((8, 8, 3))
+    other = {"seed": 3, "ranges": {"x": (0.0, 9.0)}}
+    exported, checked = (
+        Sampling(model, precision="float16", **options).of_float16_file(["x"])
+        for options in ({}, other)
+    )
+    assert exported[0]["x"].shape == (1, 3, 8, 8)
+    for one, another in zip(exported, checked, strict=True):
+        np.testing.assert_array_equal(one["x"], another["x"])
