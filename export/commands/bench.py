@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ExportError
-from ..files.keras_file import load_keras_model, require_keras_file
+from ..files.keras_file import open_keras_file
 from ..files.paths import require_file
 from .console import answer, progress, quiet_tensorflow
 from .options import (
@@ -59,12 +59,13 @@ def bench(
     on the same drawn batch. The figures hold for this machine alone.
     """
     del debug
+    keras_file = None
     if model.suffix == ".onnx":
         require_file(model, "MODEL")
         if unsafe:
             raise ExportError("--unsafe must be left out for an ONNX file. Received: both.")
     else:
-        require_keras_file(model, unsafe=unsafe)
+        keras_file = open_keras_file(model, unsafe=unsafe)
     with progress(shown=not (as_json or quiet)) as step:
         step("starting TensorFlow")
         with quiet_tensorflow():
@@ -76,9 +77,9 @@ def bench(
             "provider": provider,
             "seconds": seconds,
         }
-        if model.suffix == ".onnx":
+        if keras_file is None:
             found = bench_onnx(model, **options)
         else:
             limit_keras(threads)  # before loading the model lets TensorFlow compute
-            found = bench_keras(load_keras_model(model, unsafe=unsafe), model, **options)
+            found = bench_keras(keras_file.load(), model, **options)
     answer(found.to_dict, lambda console: print_bench(found, console), as_json=as_json, quiet=quiet)

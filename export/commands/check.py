@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ExportError
-from ..files.keras_file import require_keras_file
+from ..files.keras_file import open_keras_file
 from ..files.paths import require_file, require_no_keras_file
 from .console import DIFFERS, answer, command_of, progress
 from .model_and_samples import load_with_samples, named_samples, samples_from
@@ -95,7 +95,7 @@ def check(
     """
     del debug
     limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
-    config = {} if is_onnx(model) else require_keras_file(model, unsafe=unsafe)
+    keras_file = None if is_onnx(model) else open_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
     require_no_keras_file(onnx, "MODEL.onnx")
     for option, value in (("--seed", seed), ("--range", ranges or None)):
@@ -108,7 +108,7 @@ def check(
 
     providers = providers or [CPU]
     require_providers(providers)
-    if is_onnx(model):
+    if keras_file is None:
         keras_only = {
             "--preprocess": preprocess,
             "--precision": precision != "keep",
@@ -133,14 +133,14 @@ def check(
             "--input-shape must be left out where MODEL.keras says what is drawn. "
             f"Received: {' '.join(shapes or [])}."
         )
-    given = samples_from(samples, preprocess, config)
+    given = samples_from(samples, preprocess, keras_file.input_names)
     with (
         progress(shown=not (as_json or quiet)) as step,
         replacing_page(
             html, (model, "MODEL.keras"), (onnx, "MODEL.onnx"), *named_samples(samples)
         ) as page,
     ):
-        loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
+        loaded, arrays, notes = load_with_samples(keras_file, given, step)
         from ..parity.check import check_samples
         from ..parity.samples.samples import Sampling
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ExportError
-from ..files.keras_file import require_keras_file
+from ..files.keras_file import open_keras_file
 from ..files.paths import require_another_file, require_folder
 from ..parity.report import ParityError
 from .console import DIFFERS, answer, command_of, progress
@@ -96,14 +96,14 @@ def export(
     the page is, and the exit status is 1.
     """
     del debug
-    config = require_keras_file(model, unsafe=unsafe)
+    keras_file = open_keras_file(model, unsafe=unsafe)
     require_folder(out, "OUT.onnx")
     require_another_file(out, "OUT.onnx", (model, "MODEL.keras"), *named_samples(samples))
     if html is not None and not check:
         raise ExportError("--html must be left out with --no-check. Received: both. It is a proof.")
     if samples is not None and not check and precision != "float16":
         raise ExportError("--input must be left out with --no-check. Received: both.")
-    given = samples_from(samples, preprocess, config)
+    given = samples_from(samples, preprocess, keras_file.input_names)
     failure: ParityError | None = None
     with (
         progress(shown=not (as_json or quiet)) as step,
@@ -111,7 +111,7 @@ def export(
             html, (model, "MODEL.keras"), (out, "OUT.onnx"), *named_samples(samples)
         ) as page,
     ):
-        loaded, arrays, notes = load_with_samples(model, given, step, unsafe=unsafe)
+        loaded, arrays, notes = load_with_samples(keras_file, given, step)
         from ..pipeline import export_keeping
 
         step(f"exporting {model}")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..files.arrays_file import load_samples
-from ..files.keras_file import require_keras_file
+from ..files.keras_file import open_keras_file
 from ..files.paths import require_another_file, require_file
 from .console import answer, command_of, print_text, progress, quiet_tensorflow
 from .options import (
@@ -56,7 +56,7 @@ def inspect(
     why. The exit status is 0 whatever is found.
     """
     del debug
-    require_keras_file(model, unsafe=unsafe)
+    keras_file = open_keras_file(model, unsafe=unsafe)
     require_file(data, "FILE.npz")
     if html is not None:
         require_another_file(html, "OUT.html", (model, "MODEL.keras"), (data, "FILE.npz"))
@@ -73,13 +73,11 @@ def inspect(
             from .statistics.inspection import inspect_files
         step(f"measuring {model} on {data}")
         inspection = inspect_files(
-            model,
+            keras_file,
             data,
             arrays,
             batch_size=batch_size,
-            unsafe=unsafe,
             command=command_of(context),
-            verbose=0,
         )
         if temporary is not None:
             from .pages.inspection_page import render_page

@@ -6,13 +6,13 @@ Nothing here imports TensorFlow before it is asked to.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import ExportError
 from ..files.arrays_file import load_samples
-from ..files.keras_file import input_names_in, load_keras_model
+from ..files.keras_file import KerasFile
 from .console import quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ __all__ = ["load_with_samples", "named_samples", "samples_from"]
 Given = Callable[["keras.Model"], tuple[dict[str, np.ndarray] | None, tuple[str, ...]]]
 
 
-def samples_from(path: Path | None, preprocess: str | None, config: dict[str, Any]) -> Given:
+def samples_from(path: Path | None, preprocess: str | None, input_names: list[str]) -> Given:
     """Return a function from a model to its samples, having read what needs no model.
 
     Args:
         path: A file of arrays, or a folder of images; None for samples that are to be drawn.
         preprocess: How images become inputs.
-        config: The model's architecture, as its file states it.
+        input_names: Names of the model's inputs, as far as its file tells them.
 
     Raises:
         ExportError: If the file cannot be used, or `preprocess` is given for no folder.
@@ -52,7 +52,7 @@ def samples_from(path: Path | None, preprocess: str | None, config: dict[str, An
     if path is None:
         return lambda _: (None, ())
     arrays = load_samples(path)
-    _require_inputs(arrays, input_names_in(config))
+    _require_inputs(arrays, input_names)
 
     def selected(model: "keras.Model") -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         from .statistics.arrays import inputs_among
@@ -73,15 +73,14 @@ def _require_inputs(arrays: dict[str, np.ndarray], names: list[str]) -> None:
 
 
 def load_with_samples(
-    path: Path, given: Given, step: Callable[[str], None], *, unsafe: bool
+    file: KerasFile, given: Given, step: Callable[[str], None]
 ) -> tuple["keras.Model", dict[str, np.ndarray] | None, tuple[str, ...]]:
     """Start TensorFlow and load a model and its samples.
 
     Args:
-        path: The model's file.
+        file: The model's file.
         given: What `samples_from` returned.
         step: Takes what is being done, in words.
-        unsafe: Whether the file may hold Python code, which loading it then runs.
 
     Returns:
         The model, its samples, and what to note about them.
@@ -89,8 +88,8 @@ def load_with_samples(
     step("starting TensorFlow")
     with quiet_tensorflow():
         from .. import pipeline  # noqa: F401  imports TensorFlow, as do all that follow it
-    step(f"loading {path}")
-    model = load_keras_model(path, unsafe=unsafe)
+    step(f"loading {file.path}")
+    model = file.load()
     return model, *given(model)
 
 

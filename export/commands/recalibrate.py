@@ -7,7 +7,7 @@ import typer
 
 from ..errors import ExportError
 from ..files.arrays_file import load_samples
-from ..files.keras_file import require_keras_file
+from ..files.keras_file import open_keras_file
 from ..files.paths import require_another_file, require_file
 from .console import answer, command_of, print_text, progress, quiet_tensorflow
 from .options import (
@@ -70,7 +70,7 @@ def recalibrate(
     with the loss and optimizer of MODEL.keras where they can be restored.
     """
     del debug
-    require_keras_file(model, unsafe=unsafe)
+    keras_file = open_keras_file(model, unsafe=unsafe)
     require_file(data, "FILE.npz")
     require_another_file(out, "OUT.keras", (model, "MODEL.keras"), (data, "FILE.npz"))
     if out.suffix != ".keras":
@@ -84,7 +84,7 @@ def recalibrate(
             from .statistics.recalibration import recalibrate_file
         step(f"estimating the statistics of {model} on {data}")
         done = recalibrate_file(
-            model,
+            keras_file,
             data,
             out,
             temporary,
@@ -94,9 +94,7 @@ def recalibrate(
             sequential=sequential,
             include_frozen=include_frozen,
             batch_size=batch_size,
-            unsafe=unsafe,
             command=command_of(context),
-            verbose=0,
         )
     answer(
         done.to_dict,

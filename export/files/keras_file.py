@@ -5,6 +5,7 @@ safe mode, so that it runs no code. It may not declare far more than it holds (`
 `stored_weights.py`, `model_limits.py`). Whatever is wrong with it becomes one `ExportError`.
 """
 
+import dataclasses
 import inspect
 import io
 import json
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
+    "KerasFile",
     "input_names_in",
-    "load_compiled_model",
-    "load_keras_model",
-    "require_keras_file",
+    "open_keras_file",
     "write_keras_model",
 ]
 
@@ -38,15 +38,12 @@ RUNNING_OTHERS = ("TFSMLayer", "TorchModuleWrapper")
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']{1,100})'")  # says Keras
 
 
-def require_keras_file(path: Path, *, unsafe: bool = False) -> dict[str, Any]:
+def open_keras_file(path: Path, *, unsafe: bool = False) -> "KerasFile":
     """Raise `ExportError` unless `path` looks like a Keras model; needs no TensorFlow.
 
     Args:
-        path: A `.keras` file, or a whole model in HDF5.
-        unsafe: Whether it may hold Python code, which loading it then runs.
-
-    Returns:
-        The model's architecture, as the file states it.
+        path: A file written by `model.save("....keras")` or `model.save("....h5")`.
+        unsafe: Whether it may hold Python code, such as a Lambda's, which loading it then runs.
     """
     require_file(path, "MODEL.keras")
     if path.suffix == ".onnx":
@@ -65,7 +62,99 @@ def require_keras_file(path: Path, *, unsafe: bool = False) -> dict[str, Any]:
     code = [] if unsafe else _code_in(config)
     if code:
         raise _holds_code(path, f"code in {', '.join(map(repr, code))}, as a Lambda has it")
-    return config
+    return KerasFile(path, config, unsafe)
+
+
+@dataclasses.dataclass(frozen=True)
+class KerasFile:
+    """A file that looks like a Keras model, and can be loaded.
+
+    Attributes:
+        path: Where it is.
+        config: The model's architecture, as the file states it.
+        unsafe: Whether it may run Python code of its own.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    unsafe: bool
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of a functional or sequential model's inputs; none where they are not told."""
+        return input_names_in(self.config)
+
+    def load(self) -> "keras.Model":
+        """Load the model, in safe mode unless it may run code.
+
+        Raises:
+            ExportError: If the file is damaged, unsafe, or uses unknown classes.
+            ExportError: If it declares far more than it holds, or leads to other files.
+        """
+        path = self.path
+        try:
+            return self._load(compiled=False)
+        except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise any
+            if not self.unsafe and "safe_mode=False" in str(e):  # as all that Keras refuses says
+                raise _holds_code(path, words_of(e)) from e
+            unknown = UNKNOWN.search(str(e))
+            if unknown:
+                raise _holds_unknown(path, *unknown.groups()) from e
+            raise _not_a_model(path, words_of(e)) from e
+
+    def load_compiled(self) -> tuple["keras.Model", str | None]:
+        """Load the model with its loss and optimizer, or else without.
+
+        Returns:
+            The model, and why it is without its loss or its optimizer's state; None if it has both.
+
+        Raises:
+            ExportError: As `load`.
+        """
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.filterwarnings("always", f".*{OPTIMIZER_LOST}")
+                model = self._load(compiled=True)
+        except Exception as e:  # such as a loss of a class that is not known here
+            return self.load(), f"its loss and optimizer cannot be restored: {one_line(e)}"
+        lost = None if model.compiled else "the model was saved without loss and optimizer"
+        for found in caught:
+            if OPTIMIZER_LOST in str(found.message):
+                lost = f"its optimizer starts anew: {' '.join(str(found.message).split())}"
+            else:
+                warnings.showwarning(found.message, found.category, found.filename, found.lineno)
+        return model, lost
+
+    def _load(self, *, compiled: bool) -> "keras.Model":
+        import keras
+        from keras.src.legacy.saving.legacy_h5_format import load_model_from_hdf5
+
+        import keras_bn.layer  # noqa: F401  registers the layer
+
+        from .model_limits import limited_variables, require_modest_tensors
+        from .stored_weights import declared_in
+
+        options: dict[str, Any] = {"compile": compiled, "safe_mode": not self.unsafe}
+        if is_hdf5(self.path):
+            with self.path.open("rb") as stream:
+                stored = declared_in(stream, self.path.stat().st_size)
+            load = load_model_from_hdf5  # whatever the file is called
+            has_safe_mode = "safe_mode" in inspect.signature(load).parameters
+            if not has_safe_mode and options.pop("safe_mode"):
+                raise ArchiveError(
+                    f"Keras {keras.__version__} has no safe mode for HDF5. Install a newer one, or "
+                    "pass --unsafe if you trust whoever made the file"
+                )
+        else:
+            with zipfile.ZipFile(self.path) as archive:
+                content = archive.read(WEIGHTS)
+                stored = declared_in(io.BytesIO(content), len(content))
+            del content
+            load = keras.models.load_model
+        with limited_variables(stored):
+            model = load(self.path, **options)
+        require_modest_tensors(model)
+        return model
 
 
 def _config_of(path: Path) -> Any:
@@ -81,11 +170,7 @@ def _config_of(path: Path) -> Any:
 
 
 def input_names_in(config: dict[str, Any]) -> list[str]:
-    """Return the names of a functional or sequential model's inputs; none where they are not told.
-
-    Args:
-        config: What `require_keras_file` returned.
-    """
+    """Return the names of the inputs that an architecture tells, if it is of layers by name."""
     inner = config.get("config")
     inner = inner if isinstance(inner, dict) else {}
     if config.get("class_name") == "Sequential":
@@ -120,91 +205,6 @@ def _code_in(config: Any) -> list[str]:
         elif isinstance(part, list):
             waiting += part
     return sorted(set(found))
-
-
-def load_keras_model(path: Path, *, unsafe: bool = False) -> "keras.Model":
-    """Load a `.keras` file, in safe mode.
-
-    Args:
-        path: A file written by `model.save("....keras")` or `model.save("....h5")`.
-        unsafe: Whether to run the Python code that the file may hold, such as a Lambda's.
-
-    Raises:
-        ExportError: If the file is missing, damaged, unsafe, or uses unknown classes.
-        ExportError: If it declares far more than it holds, or leads to other files.
-    """
-    require_keras_file(path, unsafe=unsafe)
-    try:
-        return _load(path, compiled=False, unsafe=unsafe)
-    except Exception as e:  # a damaged file can make Keras, h5py, zipfile or json raise anything
-        if not unsafe and "safe_mode=False" in str(e):  # as all that Keras then refuses says
-            raise _holds_code(path, words_of(e)) from e
-        unknown = UNKNOWN.search(str(e))
-        if unknown:
-            raise _holds_unknown(path, *unknown.groups()) from e
-        raise _not_a_model(path, words_of(e)) from e
-
-
-def load_compiled_model(path: Path, *, unsafe: bool = False) -> tuple["keras.Model", str | None]:
-    """Load a `.keras` file, in safe mode, with its loss and optimizer, or else without.
-
-    Args:
-        path: A file written by `model.save("....keras")`.
-        unsafe: As for `load_keras_model`.
-
-    Returns:
-        The model, and why it is without its loss or its optimizer's state; None if it has both.
-
-    Raises:
-        ExportError: As `load_keras_model`.
-    """
-    require_keras_file(path, unsafe=unsafe)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.filterwarnings("always", f".*{OPTIMIZER_LOST}")
-            model = _load(path, compiled=True, unsafe=unsafe)
-    except Exception as e:  # such as a loss of a class that is not known here
-        why = f"its loss and optimizer cannot be restored: {one_line(e)}"
-        return load_keras_model(path, unsafe=unsafe), why
-    lost = None if model.compiled else "the model was saved without loss and optimizer"
-    for found in caught:
-        if OPTIMIZER_LOST in str(found.message):
-            lost = f"its optimizer starts anew: {' '.join(str(found.message).split())}"
-        else:
-            warnings.showwarning(found.message, found.category, found.filename, found.lineno)
-    return model, lost
-
-
-def _load(path: Path, *, compiled: bool, unsafe: bool) -> "keras.Model":
-    import keras
-    from keras.src.legacy.saving.legacy_h5_format import load_model_from_hdf5
-
-    import keras_bn.layer  # noqa: F401  registers the layer
-
-    from .model_limits import limited_variables, require_modest_tensors
-    from .stored_weights import declared_in
-
-    options: dict[str, Any] = {"compile": compiled, "safe_mode": not unsafe}
-    if is_hdf5(path):
-        with path.open("rb") as stream:
-            stored = declared_in(stream, path.stat().st_size)
-        load = load_model_from_hdf5  # whatever the file is called
-        has_safe_mode = "safe_mode" in inspect.signature(load).parameters
-        if not has_safe_mode and options.pop("safe_mode"):
-            raise ArchiveError(
-                f"Keras {keras.__version__} has no safe mode for HDF5. Install a newer one, or "
-                "pass --unsafe if you trust whoever made the file"
-            )
-    else:
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read(WEIGHTS)
-            stored = declared_in(io.BytesIO(content), len(content))
-        del content
-        load = keras.models.load_model
-    with limited_variables(stored):
-        model = load(path, **options)
-    require_modest_tensors(model)
-    return model
 
 
 def _not_a_model(path: Path, why: str) -> ExportError:

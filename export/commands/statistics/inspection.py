@@ -10,17 +10,15 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_bn.reporting import jsonable
 from keras_bn.statistics.gap import GapReport, train_inference_gap
 from keras_bn.statistics.shift import CovariateShiftReport, measure_covariate_shift
 
-from ...files.keras_file import load_compiled_model
+from ...files.keras_file import KerasFile
 from ...files.provenance import SourceFile, versions
-from .arrays import ModelData, batch_size_for, select_arrays
-from .trial import refusing_data, run_once, why_no_loss
+from .trial import Subject, refusing_data, run_once, why_no_loss
 
 __all__ = ["Inspection", "inspect_files"]
 
@@ -88,25 +86,21 @@ class Inspection:
 
 
 def inspect_files(
-    model_path: Path,
+    model_file: KerasFile,
     data_path: Path,
     arrays: dict[str, np.ndarray],
     *,
     batch_size: int | None,
-    unsafe: bool,
     command: str,
-    verbose: int,
 ) -> Inspection:
     """Measure the batch-norm layers of a model file on the arrays of a data file.
 
     Args:
-        model_path: The `.keras` file.
+        model_file: The model's file.
         data_path: The data file.
         arrays: Its arrays by name.
         batch_size: Samples a batch; None for 32, or what the model fixes.
-        unsafe: Whether the model may run code of its own.
         command: The command that asks for it, for the report.
-        verbose: 1 for progress bars, 0 for none.
 
     Returns:
         Both reports.
@@ -114,40 +108,35 @@ def inspect_files(
     Raises:
         ExportError: If the model, the data or an option cannot be used.
     """
-    sources = SourceFile.of(model_path), SourceFile.of(data_path)
-    model, missing = load_compiled_model(model_path, unsafe=unsafe)
-    data = select_arrays(arrays, model)
-    size = batch_size_for(model, data.samples, batch_size)
-    no_loss = why_no_loss(model, data, missing)
+    subject = Subject.of(model_file, data_path, arrays, batch_size)
+    model, data, no_loss = subject.model, subject.data, why_no_loss(subject)
+    how: dict[str, Any] = {"batch_size": subject.batch_size, "verbose": 0}
     with refusing_data():
-        run_once(model, data, with_loss=no_loss is None)
-        given = (data.x,) if no_loss else (data.x, data.y)
-        gap = train_inference_gap(model, given, batch_size=size, verbose=verbose)
-        shift = measure_covariate_shift(model, (data.x,), batch_size=size, verbose=verbose)
+        run_once(subject, with_loss=no_loss is None)
+        gap = train_inference_gap(model, (data.x,) if no_loss else (data.x, data.y), **how)
+        shift = measure_covariate_shift(model, (data.x,), **how)
     return Inspection(
-        *sources,
+        *subject.sources,
         gap,
         shift,
-        batch_size=size,
+        batch_size=subject.batch_size,
         inputs=data.inputs,
         targets=() if no_loss else data.targets,
-        notes=_notes(model, data, no_loss, missing),
+        notes=_notes(subject, no_loss),
         command=command,
         versions=versions(),
         created=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
     )
 
 
-def _notes(
-    model: keras.Model, data: ModelData, no_loss: str | None, missing: str | None
-) -> tuple[str, ...]:
-    notes = []
+def _notes(subject: Subject, no_loss: str | None) -> tuple[str, ...]:
+    notes, missing, unused = [], subject.missing, subject.data.unused
     if no_loss:
         notes.append(f"The loss is not compared: {no_loss}.")
     if missing and missing != no_loss:
         notes.append(f"The number of training steps is not known: {missing}.")
-    elif not missing and not int(model.optimizer.iterations):
+    elif not missing and not int(subject.model.optimizer.iterations):
         notes.append("The optimizer has made no step, so the number of training steps is unknown.")
-    if data.unused:
-        notes.append(f"Arrays of the data file that were not used: {', '.join(data.unused)}.")
+    if unused:
+        notes.append(f"Arrays of the data file that were not used: {', '.join(unused)}.")
     return tuple(notes)

@@ -14,10 +14,9 @@ from keras_bn.statistics.population import (
 )
 
 from ...errors import ExportError
-from ...files.keras_file import load_compiled_model, write_keras_model
+from ...files.keras_file import KerasFile, write_keras_model
 from ...files.provenance import SourceFile, versions
-from .arrays import batch_size_for, select_arrays
-from .trial import refusing_data, run_once
+from .trial import Subject, refusing_data, run_once
 
 __all__ = ["Recalibration", "recalibrate_file"]
 
@@ -63,7 +62,7 @@ class Recalibration:
 
 
 def recalibrate_file(
-    model_path: Path,
+    model_file: KerasFile,
     data_path: Path,
     out: Path,
     temporary: Path,
@@ -71,24 +70,20 @@ def recalibrate_file(
     *,
     strength: float | None,
     batch_size: int | None,
-    unsafe: bool,
     command: str,
-    verbose: int,
     **options: Any,
 ) -> Recalibration:
     """Write a model file with new statistics.
 
     Args:
-        model_path: The `.keras` file to read.
+        model_file: The file to read.
         data_path: The data file.
         out: The `.keras` file that the result will be, for the report.
         temporary: Where to write it for now.
         arrays: The arrays of the data file by name.
         strength: None to estimate the statistics anew, else that of `adapt_statistics`.
         batch_size: Samples a batch; None for 32, or what the model fixes.
-        unsafe: Whether the model may run code of its own.
         command: The command that asks for it, for the report.
-        verbose: 1 for a progress bar, 0 for none.
         options: What both functions take.
 
     Returns:
@@ -97,17 +92,15 @@ def recalibrate_file(
     Raises:
         ExportError: If the model, the data or an option cannot be used, or no layer was changed.
     """
-    sources = SourceFile.of(model_path), SourceFile.of(data_path)
-    model, missing = load_compiled_model(model_path, unsafe=unsafe)
-    data = select_arrays(arrays, model)
-    size = batch_size_for(model, data.samples, batch_size)
-    options |= {"batch_size": size, "verbose": verbose}
+    subject = Subject.of(model_file, data_path, arrays, batch_size)
+    model, x = subject.model, (subject.data.x,)
+    options |= {"batch_size": subject.batch_size, "verbose": 0}
     with refusing_data():
-        run_once(model, data, with_loss=False)
+        run_once(subject, with_loss=False)
         if strength is None:
-            report = estimate_population_statistics(model, (data.x,), **options)
+            report = estimate_population_statistics(model, x, **options)
         else:
-            report = adapt_statistics(model, (data.x,), strength=strength, **options)
+            report = adapt_statistics(model, x, strength=strength, **options)
     if not report.layers:
         reasons = "; ".join(f"{path}: {why}" for path, why in report.unchanged.items())
         raise ExportError(
@@ -115,14 +108,15 @@ def recalibrate_file(
             "--include-frozen takes frozen layers, too."
         )
     written = write_keras_model(model, temporary)
+    missing = subject.missing
     notes = () if model.compiled and missing is None else (f"The new file: {missing}.",)
     return Recalibration(
-        *sources,
+        *subject.sources,
         str(out),
         written,
         report,
-        batch_size=size,
-        inputs=data.inputs,
+        batch_size=subject.batch_size,
+        inputs=subject.data.inputs,
         notes=notes,
         command=command,
         versions=versions(),

@@ -1,21 +1,26 @@
-"""Whether a model runs on the data at all, before it is measured on them.
+"""A model and its data, and whether it runs on them at all, before it is measured.
 
 Running a model runs the code of every layer, and that of its loss: whatever these raise about data
 that do not suit them becomes one `ExportError`.
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ...errors import LONGEST_DETAIL, ExportError
+from ...files.keras_file import KerasFile
+from ...files.provenance import SourceFile
 from ...signature import input_specs
-from .arrays import ModelData
+from .arrays import ModelData, batch_size_for, select_arrays
 
-__all__ = ["refusing_data", "run_once", "why_no_loss"]
+__all__ = ["Subject", "refusing_data", "run_once", "why_no_loss"]
 
 TRIED = 2  # samples; with one alone, a target of another shape could be broadcast
 
@@ -32,32 +37,70 @@ ARGUMENTS = "Arguments received by "
 NOISE = re.compile(r"\x1b\[\d*m|\{\{function_node [^}]*\}\} | \[Op:\w+\]| name: *$")
 
 
-def why_no_loss(model: keras.Model, data: ModelData, not_compiled: str | None) -> str | None:
-    """Return why the loss cannot be compared; None if it can.
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model and the data to measure it on, of two files.
 
-    Args:
-        model: The model as it was loaded.
-        data: The data.
-        not_compiled: What `load_compiled_model` said is missing.
+    Attributes:
+        model: The model, with its loss and optimizer where they can be restored.
+        missing: Why it is without one of them; None if it has both.
+        data: What it takes of the data file.
+        batch_size: Samples a batch.
+        sources: The two files.
     """
-    if data.y is None:
+
+    model: keras.Model
+    missing: str | None
+    data: ModelData
+    batch_size: int
+    sources: tuple[SourceFile, SourceFile]
+
+    @classmethod
+    def of(
+        cls,
+        model_file: KerasFile,
+        data_path: Path,
+        arrays: dict[str, np.ndarray],
+        batch_size: int | None,
+    ) -> "Subject":
+        """Load a model and select its arrays.
+
+        Args:
+            model_file: The model's file.
+            data_path: The data file.
+            arrays: Its arrays by name.
+            batch_size: Samples a batch; None for 32, or what the model fixes.
+
+        Raises:
+            ExportError: If the model, the data or the batch size cannot be used.
+        """
+        sources = SourceFile.of(model_file.path), SourceFile.of(data_path)
+        model, missing = model_file.load_compiled()
+        data = select_arrays(arrays, model)
+        size = batch_size_for(model, data.samples, batch_size)
+        return cls(model, missing, data, size, sources)
+
+
+def why_no_loss(subject: Subject) -> str | None:
+    """Return why the loss cannot be compared; None if it can."""
+    if subject.data.y is None:
         return "the data file has no targets"
-    if not model.compiled:
-        return not_compiled
-    return "the model was compiled without a loss" if model.loss is None else None
+    if not subject.model.compiled:
+        return subject.missing
+    return "the model was compiled without a loss" if subject.model.loss is None else None
 
 
-def run_once(model: keras.Model, data: ModelData, *, with_loss: bool) -> None:
+def run_once(subject: Subject, *, with_loss: bool) -> None:
     """Run a model in inference on two samples, or on the first batch if its size is fixed.
 
     Args:
-        model: The model; its state stays as it is.
-        data: The data.
+        subject: The model, whose state stays as it is, and the data.
         with_loss: Whether to compute its loss too, which needs targets.
 
     Raises:
         ExportError: If the model or its loss raises.
     """
+    model, data = subject.model, subject.data
     rows = keras.tree.flatten(input_specs(model))[0].shape[0] or TRIED
     x, y = (
         keras.tree.map_structure(lambda array: tf.convert_to_tensor(array[:rows]), arrays)

@@ -14,7 +14,7 @@ import pytest
 
 import keras_bn
 from keras_bn.export import ExportError
-from keras_bn.export.files import keras_file as load
+from keras_bn.export.files.keras_file import open_keras_file
 from tests.commands import TOOL, assert_one_line, tool
 
 
@@ -332,7 +332,7 @@ def test_quiet_does_the_work_and_says_no_word(run, trained):
 
 def test_compiled_model_is_loaded_with_its_steps(trained):
     _, _, folder = trained
-    model, missing = load.load_compiled_model(folder / "model.keras")
+    model, missing = open_keras_file(folder / "model.keras").load_compiled()
     assert missing is None
     assert int(model.optimizer.iterations) == 8
 
@@ -341,7 +341,7 @@ def test_optimizer_whose_state_does_not_fit_is_said(trained):
     model, _, folder = trained
     model.get_layer("dense").trainable = False  # fewer variables to train than when it was compiled
     model.save(folder / "model.keras")
-    found, missing = load.load_compiled_model(folder / "model.keras")
+    found, missing = open_keras_file(folder / "model.keras").load_compiled()
     assert found.compiled
     assert missing.startswith("its optimizer starts anew: Skipping variable loading")
 
@@ -350,4 +350,4 @@ def test_damaged_model_is_refused_with_or_without_its_loss(trained):
     _, _, folder = trained
     (folder / "model.keras").write_bytes((folder / "model.keras").read_bytes()[:-100])
     with pytest.raises(ExportError, match="Save the model again"):
-        load.load_compiled_model(folder / "model.keras")
+        open_keras_file(folder / "model.keras").load_compiled()

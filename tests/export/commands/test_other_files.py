@@ -68,6 +68,6 @@ def test_samples_are_found_as_inspect_finds_them(names, small_model, rng):
 def test_samples_of_a_file_are_found(small_model, rng, tmp_path):
     images = rng.normal(size=(3, 6, 6, 3)).astype(np.float32)
     np.savez(tmp_path / "val.npz", x=images, y=np.zeros(3))
-    arrays, notes = samples_from(tmp_path / "val.npz", None, {})(small_model)
+    arrays, notes = samples_from(tmp_path / "val.npz", None, [])(small_model)
     np.testing.assert_array_equal(arrays["image"], images)
     assert notes == ()

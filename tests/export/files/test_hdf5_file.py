@@ -9,9 +9,7 @@ from keras.src.legacy.saving import legacy_h5_format
 from keras_bn.export import ExportError
 from keras_bn.export.files.keras_file import (
     input_names_in,
-    load_compiled_model,
-    load_keras_model,
-    require_keras_file,
+    open_keras_file,
 )
 
 
@@ -26,12 +24,12 @@ def path(small_model, tmp_path):
 def test_whole_model_of_any_name_is_opened(name, path, small_model, rng):
     path = path.rename(path.with_name(name))
     x = rng.normal(size=(2, 6, 6, 3)).astype(np.float32)
-    np.testing.assert_array_equal(load_keras_model(path)(x), small_model(x))
-    assert input_names_in(require_keras_file(path)) == ["image"]
+    np.testing.assert_array_equal(open_keras_file(path).load()(x), small_model(x))
+    assert open_keras_file(path).input_names == ["image"]
 
 
 def test_loss_and_optimizer_come_along(path):
-    model, lost = load_compiled_model(path)
+    model, lost = open_keras_file(path).load_compiled()
     assert lost is None
     assert model.compiled
 
@@ -39,15 +37,15 @@ def test_loss_and_optimizer_come_along(path):
 def test_weights_alone_are_no_model(small_model, tmp_path):
     small_model.save_weights(tmp_path / "model.weights.h5")
     with pytest.raises(ExportError, match="of weights alone, without the model"):
-        require_keras_file(tmp_path / "model.weights.h5")
+        open_keras_file(tmp_path / "model.weights.h5")
 
 
 def test_code_runs_only_if_that_is_asked_for(tmp_path):
     x = keras.Input((3,))
     keras.Model(x, keras.layers.Lambda(lambda t: t * 2.0)(x)).save(tmp_path / "model.h5")
     with pytest.raises(ExportError, match=r"must hold no Python code.*--unsafe"):
-        load_keras_model(tmp_path / "model.h5")
-    model = load_keras_model(tmp_path / "model.h5", unsafe=True)
+        open_keras_file(tmp_path / "model.h5").load()
+    model = open_keras_file(tmp_path / "model.h5", unsafe=True).load()
     np.testing.assert_array_equal(model(np.ones((1, 3))), [[2.0, 2.0, 2.0]])
 
 
@@ -66,13 +64,13 @@ def test_hostile_file_is_one_error(change, said, path):
     with h5py.File(path, "r+") as file:
         change(file)
     with pytest.raises(ExportError, match=said):
-        load_keras_model(path)
+        open_keras_file(path).load()
 
 
 def test_truncated_file_is_one_error(path):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ExportError, match="must be a whole file"):
-        load_keras_model(path)
+        open_keras_file(path).load()
 
 
 @pytest.mark.parametrize(
@@ -99,5 +97,5 @@ def test_keras_without_a_safe_mode_for_hdf5_is_told(path, monkeypatch):
 
     monkeypatch.setattr(legacy_h5_format, "load_model_from_hdf5", older)
     with pytest.raises(ExportError, match="has no safe mode for HDF5"):
-        load_keras_model(path)
-    assert load_keras_model(path, unsafe=True).count_params()
+        open_keras_file(path).load()
+    assert open_keras_file(path, unsafe=True).load().count_params()

@@ -21,9 +21,7 @@ from keras_bn.export.files.archives import (
 )
 from keras_bn.export.files.arrays_file import load_samples
 from keras_bn.export.files.keras_file import (
-    load_compiled_model,
-    load_keras_model,
-    require_keras_file,
+    open_keras_file,
 )
 from keras_bn.export.files.model_limits import limited_variables
 from keras_bn.export.files.stored_weights import declared_in
@@ -38,10 +36,9 @@ def with_code(tmp_path):
     return tmp_path / "model.keras"
 
 
-@pytest.mark.parametrize("load", [require_keras_file, load_keras_model, load_compiled_model])
-def test_code_is_refused(load, with_code):
+def test_code_is_refused(with_code):
     with pytest.raises(ExportError, match=r"Python code.*code in 'add'.*--unsafe to run that code"):
-        load(with_code)
+        open_keras_file(with_code)
 
 
 def test_class_that_is_not_imported_is_named_with_the_way_to_use_it(tmp_path):
@@ -55,13 +52,13 @@ def test_class_that_is_not_imported_is_named_with_the_way_to_use_it(tmp_path):
     del keras.saving.get_custom_objects()["mine>Doubling"]
     told = r"model.keras', with the class 'Doubling'\. In Python, import what defines it"
     with pytest.raises(ExportError, match=told):
-        load_keras_model(path)
+        open_keras_file(path).load()
 
 
 def test_code_runs_if_asked_to(with_code):
     for model in (
-        load_keras_model(with_code, unsafe=True),
-        load_compiled_model(with_code, unsafe=True)[0],
+        open_keras_file(with_code, unsafe=True).load(),
+        open_keras_file(with_code, unsafe=True).load_compiled()[0],
     ):
         assert_close(np.asarray(model(np.zeros((1, 3)))), np.ones((1, 3)), 1e-6)
 
@@ -83,13 +80,13 @@ def leading_to_code(kind, path):
 @pytest.mark.parametrize("kind", ["TFSMLayer", "TorchModuleWrapper"])
 def test_layer_that_leads_to_code_is_refused_whatever_keras_does(kind, files):
     with pytest.raises(ExportError, match=f"must hold no Python code.*code in '{kind}'"):
-        require_keras_file(leading_to_code(kind, files / "model.keras"))
+        open_keras_file(leading_to_code(kind, files / "model.keras"))
 
 
 def test_code_that_only_keras_finds_is_refused(files, monkeypatch):
     monkeypatch.setattr(keras_file, "RUNNING_OTHERS", ())
     with pytest.raises(ExportError, match=r"must hold no Python code.*safe_mode=False"):
-        load_keras_model(leading_to_code("TFSMLayer", files / "model.keras"))
+        open_keras_file(leading_to_code("TFSMLayer", files / "model.keras")).load()
 
 
 def test_code_in_the_loss_leaves_the_model(tmp_path):
@@ -98,7 +95,7 @@ def test_code_in_the_loss_leaves_the_model(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the lambda
         model.save(tmp_path / "model.keras")
-    _, missing = load_compiled_model(tmp_path / "model.keras")
+    _, missing = open_keras_file(tmp_path / "model.keras").load_compiled()
     assert "its loss and optimizer cannot be restored" in missing
 
 
@@ -106,7 +103,7 @@ def test_deflated_model_is_loaded(files, small_model, rng):
     path = files / "model.keras"
     rewrite(path, {}, method=zipfile.ZIP_DEFLATED)
     x = rng.normal(size=(2, 6, 6, 3)).astype(np.float32)
-    assert_close(np.asarray(load_keras_model(path)(x)), np.asarray(small_model(x)), 1e-6)
+    assert_close(np.asarray(open_keras_file(path).load()(x)), np.asarray(small_model(x)), 1e-6)
 
 
 def test_compressed_weights_are_loaded(files, small_model):
@@ -116,7 +113,7 @@ def test_compressed_weights_are_loaded(files, small_model):
         file.create_dataset(KERNEL, data=values, compression="gzip")
 
     weights(compress)(files / "model.keras")
-    kernel = load_keras_model(files / "model.keras").get_layer("dense").kernel
+    kernel = open_keras_file(files / "model.keras").load().get_layer("dense").kernel
     assert_close(np.asarray(kernel), np.asarray(small_model.get_layer("dense").kernel), 0)
 
 
@@ -124,7 +121,7 @@ def test_file_of_the_old_format_is_told_apart(tmp_path):
     path = tmp_path / "model.keras"
     h5py.File(path, "w").close()
     with pytest.raises(ExportError, match="it is an HDF5 file"):
-        load_keras_model(path)
+        open_keras_file(path).load()
 
 
 def test_groups_in_a_circle_are_read_once():
@@ -189,3 +186,21 @@ def test_array_of_every_version(version):
 def test_array_of_nothing_has_no_size():
     content = npy((10**6, 10**6), dtype="|V0")
     require_array(io.BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize("words", ["bench {0} --seconds 0.1", "check {0} {1} --no-explain"])
+def test_architecture_is_read_once(words, run, files, monkeypatch):
+    read, original = [], keras_file._config_of
+    monkeypatch.setattr(keras_file, "_config_of", lambda path: read.append(path) or original(path))
+    words = words.format(files / "model.keras", files / "model.onnx").split()
+    assert run(*words, "--quiet").returncode == 0
+    assert read == [files / "model.keras"]
+
+
+def test_architecture_is_read_once_where_the_loss_is_lost(files, monkeypatch):
+    read, original = [], keras_file._config_of
+    monkeypatch.setattr(keras_file, "_config_of", lambda path: read.append(path) or original(path))
+    model, missing = open_keras_file(files / "model.keras").load_compiled()
+    assert missing
+    assert model.built
+    assert read == [files / "model.keras"]
