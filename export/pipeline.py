@@ -99,7 +99,7 @@ def export_onnx(
     """
     with scratch_folder() as folder:
         return export_keeping(
-            StageFiles(folder),
+            StageFiles(folder, convert),
             model,
             path,
             inputs=inputs,

@@ -21,14 +21,13 @@ What it refuses, `why_not_fused` tells; the caller then takes the portable path 
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from keras_bn.interception import is_compiled_by_xla
 from keras_bn.sampling import spread_sample
 
 __all__ = [
     "fused_inference",
     "fused_training",
-    "is_compiled_by_xla",
     "why_never_fused",
     "why_not_fused",
 ]
@@ -222,8 +221,3 @@ def _sample(view: Any, layout: str) -> tuple[Any, list[int]]:
     if view.shape[2] is None:
         return spread_sample(view, axes), axes
     return view[:4, :, view.shape[2] // 8 :: max(view.shape[2] // 4, 1)], axes
-
-
-def is_compiled_by_xla() -> bool:
-    """Say whether the code that runs is being traced for XLA (`jit_compile=True`)."""
-    return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 __all__ = [
     "call_of",
     "current_graph",
     "eager_functions",
+    "is_compiled_by_xla",
     "is_in_vectorized_map",
     "replaced_methods",
 ]
@@ -44,6 +46,11 @@ def call_of(layer: Any) -> str:
 def current_graph() -> Any:
     """Return the graph that TensorFlow is tracing; None while it runs eagerly."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def is_compiled_by_xla() -> bool:
+    """Say whether the code that runs is being traced for XLA (`jit_compile=True`)."""
+    return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 def is_in_vectorized_map() -> bool:

@@ -15,9 +15,17 @@ Reference:
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
-__all__ = ["bessel_factor", "cumulative_momentum", "is_usable", "replace_running", "update_running"]
+__all__ = [
+    "bessel_factor",
+    "cumulative_momentum",
+    "is_usable",
+    "replace_running",
+    "stored_statistics",
+    "update_running",
+]
 
 
 def bessel_factor(count: Any) -> Any:
@@ -88,3 +96,10 @@ def replace_running(moving: Any, value: Any, usable: Any = True, before: Any = N
         before = ops.cast(moving, value.dtype) if before is None else before
         value = ops.where(usable, value, before)
     moving.assign(value)
+
+
+def stored_statistics(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a layer's running mean and variance, shape (C,) each, float64."""
+    variables = layer.moving_mean, layer.moving_variance
+    mean, variance = (np.asarray(ops.convert_to_numpy(v), np.float64) for v in variables)
+    return mean, variance

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from keras_bn.fused import is_compiled_by_xla
+from keras_bn.interception import is_compiled_by_xla
 
 __all__ = ["blockwise_sums"]
 

@@ -69,7 +69,8 @@ def bench(
     with progress(shown=not (as_json or quiet)) as step:
         step("starting TensorFlow")
         with quiet_tensorflow():
-            from .timing import bench_keras, bench_onnx, limit_keras, print_bench
+            from .onnx_timing import bench_onnx
+            from .timing import bench_keras, limit_keras, print_bench
         step(f"timing {model}")
         options: dict[str, Any] = {
             "batch_size": batch_size,

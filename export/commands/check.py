@@ -26,7 +26,7 @@ from .options import (
     input_shapes,
     installed_providers,
 )
-from .pages.writing import replacing_page
+from .pages.proof import parity_page
 from .two_files import check_two_files, is_onnx
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def check(
     given = samples_from(samples, preprocess, keras_file.input_names)
     with (
         progress(shown=not (as_json or quiet)) as step,
-        replacing_page(
+        parity_page(
             html, (model, "MODEL.keras"), (onnx, "MODEL.onnx"), *named_samples(samples)
         ) as page,
     ):

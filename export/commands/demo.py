@@ -26,8 +26,12 @@ def demo(
     with progress(shown=not (as_json or quiet)) as step:
         step("starting TensorFlow")
         with quiet_tensorflow():
-            from .digits import print_demo, run_demo
-        found = run_demo(out, step)
+            from ..pipeline import export_onnx
+            from .digits import demo_of, print_demo, train
+        trained = train(out, step)
+        step("exporting, and proving the export")
+        report = export_onnx(trained.model, out / "digits_cnn.onnx", inputs=trained.images)
+        found = demo_of(trained, report)
     answer(found.to_dict, lambda console: print_demo(found, console), as_json=as_json, quiet=quiet)
     if not found.passed:
         raise typer.Exit(DIFFERS)

@@ -14,14 +14,13 @@ from keras_bn.models import digits_cnn
 
 from ..errors import ExportError
 from ..files.whole_file import replacing
-from ..pipeline import export_onnx
 from ..report import ExportReport
 from ..runtime.session import LEVELS, OnnxRuntime
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Demo", "print_demo", "run_demo"]
+__all__ = ["Demo", "Trained", "demo_of", "print_demo", "train"]
 
 SEED = 0
 EPOCHS = 15
@@ -72,20 +71,35 @@ class Demo:
         return {"passed": self.passed, **fields, "export": self.export.to_dict()}
 
 
-def run_demo(folder: Path, step: Callable[[str], None] = lambda _: None) -> Demo:
-    """Train, export and prove the digits network.
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The trained network, in memory and on disk.
+
+    Attributes:
+        model: The network.
+        path: Its Keras file.
+        images: The held-out images.
+        digits: What they show.
+        seconds: Seconds that training took.
+    """
+
+    model: keras.Model
+    path: Path
+    images: np.ndarray
+    digits: np.ndarray
+    seconds: float
+
+
+def train(folder: Path, step: Callable[[str], None]) -> Trained:
+    """Train the digits network.
 
     Args:
-        folder: Gets `digits_cnn.keras`, `digits_cnn.onnx` and the held-out images,
-            `digits_test.npz`; created if missing.
+        folder: Gets `digits_cnn.keras` and the held-out images, `digits_test.npz`; created if
+            missing.
         step: Takes what is being done, in words.
-
-    Returns:
-        What it came to.
 
     Raises:
         ExportError: If the folder cannot be written.
-        ParityError: If ONNX Runtime computes something else than Keras.
     """
     train_images, test_images, train_digits, test_digits = _load_digits()
     try:
@@ -100,21 +114,24 @@ def run_demo(folder: Path, step: Callable[[str], None] = lambda _: None) -> Demo
     start = time.perf_counter()
     model = _train(train_images, train_digits, step)
     seconds = time.perf_counter() - start
-    with replacing(folder / "digits_cnn.keras") as temporary:
+    path = folder / "digits_cnn.keras"
+    with replacing(path) as temporary:
         model.save(temporary)
-    step("exporting, and proving the export")
-    path = folder / "digits_cnn.onnx"
-    report = export_onnx(model, path, inputs=test_images)
-    session = OnnxRuntime(path, LEVELS[-1])
+    return Trained(model, path, test_images, test_digits, seconds)
+
+
+def demo_of(trained: Trained, report: ExportReport) -> Demo:
+    """Return what the network and its export came to on the held-out images."""
+    model, session = trained.model, OnnxRuntime(Path(report.path), LEVELS[-1])
     return Demo(
         model.name,
         model.count_params(),
         sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers),
-        sum(node.op_type == "BatchNormalization" for node in onnx.load(path).graph.node),
-        _accuracy(model.predict(test_images, verbose=0), test_digits),
-        _accuracy(session.runner(["image"], session.outputs)([test_images])[0], test_digits),
-        (folder / "digits_cnn.keras").stat().st_size,
-        seconds,
+        sum(node.op_type == "BatchNormalization" for node in onnx.load(report.path).graph.node),
+        _accuracy(model.predict(trained.images, verbose=0), trained.digits),
+        _accuracy(session.runner(["image"], session.outputs)([trained.images])[0], trained.digits),
+        trained.path.stat().st_size,
+        trained.seconds,
         report,
     )
 

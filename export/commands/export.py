@@ -24,7 +24,7 @@ from .options import (
     UnsafeOption,
     examples,
 )
-from .pages.writing import replacing_page
+from .pages.proof import parity_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +107,7 @@ def export(
     failure: ParityError | None = None
     with (
         progress(shown=not (as_json or quiet)) as step,
-        replacing_page(
+        parity_page(
             html, (model, "MODEL.keras"), (out, "OUT.onnx"), *named_samples(samples)
         ) as page,
     ):

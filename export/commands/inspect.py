@@ -5,7 +5,6 @@ It reads a `.keras` file and an `.npz` file of arrays named like the model's inp
 as it can be: paths before TensorFlow is imported, the data before anything is measured.
 """
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import typer
 
 from ..files.arrays_file import load_samples
 from ..files.keras_file import open_keras_file
-from ..files.paths import require_another_file, require_file
+from ..files.paths import require_file
 from .console import answer, command_of, print_text, progress, quiet_tensorflow
 from .options import (
     BatchSizeOption,
@@ -25,7 +24,7 @@ from .options import (
     UnsafeOption,
     examples,
 )
-from .pages.writing import require_page_extra
+from .pages.writing import replacing_page
 
 __all__ = ["EXAMPLES", "inspect"]
 
@@ -58,16 +57,11 @@ def inspect(
     del debug
     keras_file = open_keras_file(model, unsafe=unsafe)
     require_file(data, "FILE.npz")
-    if html is not None:
-        require_another_file(html, "OUT.html", (model, "MODEL.keras"), (data, "FILE.npz"))
-        require_page_extra()
-    arrays = load_samples(data)
-    from ..files.whole_file import replacing  # imports onnx
-
     with (
         progress(shown=not (as_json or quiet)) as step,
-        replacing(html) if html is not None else contextlib.nullcontext() as temporary,
+        replacing_page(html, "OUT.html", (model, "MODEL.keras"), (data, "FILE.npz")) as temporary,
     ):
+        arrays = load_samples(data)
         step("starting TensorFlow")
         with quiet_tensorflow():
             from .statistics.inspection import inspect_files

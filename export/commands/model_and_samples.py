@@ -87,7 +87,7 @@ def load_with_samples(
     """
     step("starting TensorFlow")
     with quiet_tensorflow():
-        from .. import pipeline  # noqa: F401  imports TensorFlow, as do all that follow it
+        import keras  # noqa: F401  which all that follows imports
     step(f"loading {file.path}")
     model = file.load()
     return model, *given(model)

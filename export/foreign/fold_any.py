@@ -27,6 +27,7 @@ from ..stages.simplify.editor import Editor
 from ..stages.simplify.hard_sigmoid import Written, hard_sigmoids
 from ..stages.simplify.pairs import cancel_pairs
 from ..stages.simplify.runtime_traps import avoid_runtime_traps, avoid_slow_padding
+from ..stages.simplify.shapes.inference import known_shapes
 from .opening import Opened, open_model
 from .origin import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
@@ -135,7 +136,9 @@ def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | Non
     try:
         work = WorkingCopy.of(opened.model, freeze=freeze)
         graphs = (work.model.graph, *work.model.graph.subgraphs())
-        clamps = [clamp for graph in graphs for clamp in hard_sigmoids(Editor(graph))]
+        clamps = [
+            clamp for graph in graphs for clamp in hard_sigmoids(Editor(graph, known_shapes(graph)))
+        ]
         folded, report = fold(work.model)
         _tidy(folded)
     except Exception as e:  # an attribute of the wrong type, an operator with too few inputs, ...
@@ -165,7 +168,7 @@ def _tidy(model: ir.Model) -> None:
     """
     changed = False
     for graph in (model.graph, *model.graph.subgraphs()):
-        editor = Editor(graph)
+        editor = Editor(graph, known_shapes(graph))
         changed |= cancel_pairs(editor)
         avoid_runtime_traps(editor)
         avoid_slow_padding(editor)

@@ -23,6 +23,7 @@ from ..files.whole_file import scratch_folder
 from ..foreign.opening import open_model
 from ..runtime.providers import CPU, require_providers
 from ..runtime.session import by_position
+from ..stages.conversion import convert
 from ..stages.converted import StageFiles
 from ..stages.precision.report import require_precision
 from .expected import Expected, expected_of, judge
@@ -82,7 +83,7 @@ def check_parity(
     )
     with scratch_folder() as folder:
         return check_samples(
-            sampling, onnx_path, StageFiles(folder), providers=providers, explain=explain
+            sampling, onnx_path, StageFiles(folder, convert), providers=providers, explain=explain
         )
 
 

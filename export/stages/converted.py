@@ -1,9 +1,9 @@
 """What a stage of the export leaves: a graph, which `StageFiles` keeps as a file."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -14,6 +14,7 @@ from .precision.report import PrecisionReport
 __all__ = ["Converted", "StageFile", "StageFiles", "StageName"]
 
 StageName = Literal["tracing", "layout", "folding", "precision"]
+Convert = Callable[..., Iterator["Converted"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +46,18 @@ class StageFile:
 class StageFiles:
     """The stages of one conversion, in files, for all who look at them to share.
 
-    Attributes:
+    Args:
+        folder: Where the files go, and may stay.
+        convert: What converts a model, stage by stage.
         wanted: Whether somebody will look at them whatever comes of the conversion.
+
+    Attributes:
         files: The stages so far, in order.
         complete: Whether these are all.
     """
 
-    def __init__(self, folder: Path, *, wanted: bool = False) -> None:
-        self._folder, self.wanted = folder, wanted
+    def __init__(self, folder: Path, convert: Convert, *, wanted: bool = False) -> None:
+        self._folder, self._convert, self.wanted = folder, convert, wanted
         self.files: list[StageFile] = []
         self.complete = False
 
@@ -76,6 +81,23 @@ class StageFiles:
             yield converted
             del converted  # several graphs at once would be several times the weights
         self.complete = True
+
+    def converted(
+        self, model: Any, metadata: Mapping[str, str] | None = None, **options: Any
+    ) -> Iterator[StageFile]:
+        """Yield the stages of a model, which is converted unless that has been done.
+
+        Args:
+            model: The Keras model.
+            metadata: As for `keep`.
+            options: Those of `convert`.
+        """
+        if self.complete:
+            yield from self.files
+            return
+        for converted in self.keep(self._convert(model, **options), metadata):
+            del converted
+            yield self.files[-1]
 
     def of(self, stage: StageName) -> Path:
         """Return the file of a stage."""

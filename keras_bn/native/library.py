@@ -13,7 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_bn.fused import is_compiled_by_xla, why_not_fused
+from keras_bn.fused import why_not_fused
+from keras_bn.interception import is_compiled_by_xla
 
 __all__ = ["instruction_set", "load", "set_threads", "threads", "why_not_native"]
 

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bn.running import stored_statistics
 from keras_bn.statistics.batches import batches, check_data, moment_weights, number_of_batches
 from keras_bn.statistics.movement import LayerMovement, StatisticsReport, assign
-from keras_bn.statistics.observe import ObservedModel, stored_statistics
+from keras_bn.statistics.observe import ObservedModel
 from keras_bn.statistics.pooling import Pool
 from keras_bn.statistics.selection import Layers, batch_norm_layers
 from keras_bn.statistics.tally import Tally

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bn.running import bessel_factor
-from keras_bn.statistics.observe import stored_statistics
+from keras_bn.running import bessel_factor, stored_statistics
 
 __all__ = ["LayerGap", "ObservedLayer"]
 

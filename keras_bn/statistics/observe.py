@@ -31,20 +31,13 @@ from keras_bn.interception import (
 )
 from keras_bn.moments import Moments, layer_moments, normalise
 from keras_bn.statistics.batches import batch_size_of
-from keras_bn.statistics.selection import HIDDEN
 
-__all__ = ["ObservedModel", "record_moments", "stored_statistics"]
+__all__ = ["HIDDEN", "ObservedModel", "record_moments"]
 
+HIDDEN = "it runs inside a loop or a branch of the graph, where its input cannot be seen"
 NOT_CALLED = "the model did not call it"
 
 Record = Callable[[Any, Moments, Any, Any, Any], Any]
-
-
-def stored_statistics(layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a layer's running mean and variance, shape (C,) each, float64."""
-    variables = layer.moving_mean, layer.moving_variance
-    mean, variance = (np.asarray(ops.convert_to_numpy(v), np.float64) for v in variables)
-    return mean, variance
 
 
 def record_moments(layer: Any, moments: Moments, *_: Any) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 import keras
 
 from keras_bn.layer import BatchNormalization
+from keras_bn.statistics.observe import HIDDEN
 
-__all__ = ["FROZEN", "HIDDEN", "Layers", "batch_norm_layers"]
+__all__ = ["FROZEN", "Layers", "batch_norm_layers"]
 
 FROZEN = "it is frozen (`trainable=False`)"
-HIDDEN = "it runs inside a loop or a branch of the graph, where its input cannot be seen"
 
 Layers = Sequence[Any] | Callable[[Any], bool] | None
 

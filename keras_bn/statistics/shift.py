@@ -31,8 +31,9 @@ import tensorflow as tf
 
 from keras_bn.moments import Moments, combined_weights
 from keras_bn.reporting import DataReport, jsonable, table
+from keras_bn.running import stored_statistics
 from keras_bn.statistics.batches import batches, check_data, moment_weights, number_of_batches
-from keras_bn.statistics.observe import ObservedModel, record_moments, stored_statistics
+from keras_bn.statistics.observe import ObservedModel, record_moments
 from keras_bn.statistics.pooling import Pool
 from keras_bn.statistics.selection import Layers, batch_norm_layers
 from keras_bn.statistics.tally import Tally

@@ -23,7 +23,6 @@ from ...files.onnx_file import write
 from ...files.whole_file import scratch_folder
 from ...runtime.session import Samples
 from ...signature import Signature
-from ...stages.conversion import convert
 from ...stages.converted import StageFile, StageFiles
 from ...stages.folding.report import FoldReport
 from ...stages.tracing.trace import DEFAULT_OPSET, OPSETS
@@ -148,13 +147,11 @@ class _Told:
 
 
 def _exported(sampling: Sampling, told: _Told, stages: StageFiles) -> Iterator[StageFile]:
-    """Yield the stages of an export; of one like the file's, if none has been made."""
-    if stages.complete:
-        yield from stages.files
-        return
+    """Return the stages of an export; of one like the file's, if none has been made."""
     inputs_second, outputs_second = channels_second(told.second)
-    conversion = convert(
+    return stages.converted(
         sampling.model,
+        told.second,
         input_signature=sampling.input_signature,
         opset=told.opset,
         precision=sampling.precision,
@@ -162,9 +159,6 @@ def _exported(sampling: Sampling, told: _Told, stages: StageFiles) -> Iterator[S
         outputs_as_nchw=outputs_second,
         samples=lambda: sampling.of_float16_file(inputs_second),
     )
-    for converted in stages.keep(conversion, told.second):
-        del converted
-        yield stages.files[-1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ...graph.bypass import bypass
 from ...graph.exact import constant, rearranged
 from ...graph.names import Names
 from ...graph.operators import is_standard
-from .shapes.inference import known_shapes
+from .shapes.known import KnownShapes
 from .shapes.sizes import Shape, Size
 
 __all__ = ["Editor"]
@@ -30,9 +30,8 @@ class Editor:
         opset: Version of ONNX's own operators.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
-        self.known = known_shapes(graph)
+    def __init__(self, graph: ir.Graph, known: KnownShapes) -> None:
+        self.graph, self.known = graph, known
         self.opset = int(graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0)))
         self._names = Names.of(graph)
         self._dimensions: dict[Size, str] = {}

@@ -28,6 +28,7 @@ from .repetition import merge_repetitions
 from .reshaping import merge_reshapes
 from .runtime_traps import avoid_runtime_traps
 from .shape_constants import drop_flattening, fix_integers
+from .shapes.inference import known_shapes
 
 __all__ = ["simplify"]
 
@@ -71,7 +72,7 @@ def simplify(model: ir.Model) -> ir.Model:
     graph = model.graph
     changed = True
     while changed:
-        editor, changed = Editor(graph), False
+        editor, changed = Editor(graph, known_shapes(graph)), False
         if editor.opset < OLDEST:
             return model
         for stage in STAGES:

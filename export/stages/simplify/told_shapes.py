@@ -24,6 +24,7 @@ from ...graph.exact import is_constant
 from ...graph.families import REDUCING
 from ...graph.operators import is_standard
 from .editor import Editor
+from .shapes.inference import known_shapes
 from .shapes.rules import SAME_SHAPE
 
 __all__ = ["tell_shapes"]
@@ -57,7 +58,7 @@ def tell_shapes(graph: ir.Graph, *, inputs: bool = True) -> bool:
                 for value, sizes in _told(node):
                     if value not in kept:
                         changed |= _declare(value, sizes, graph)
-        Editor(graph).declare_shapes()
+        Editor(graph, known_shapes(graph)).declare_shapes()
         told |= changed
         if not changed:
             break

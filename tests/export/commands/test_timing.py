@@ -10,6 +10,7 @@ import pytest
 import keras_bn
 from keras_bn.export import export_onnx
 from keras_bn.export.commands import timing as bench
+from keras_bn.export.commands.onnx_timing import bench_onnx
 from keras_bn.export.files.provenance import versions
 from tests.commands import assert_one_line
 from tests.export.foreign_graphs import TORCH, foreign
@@ -77,13 +78,13 @@ def test_onnx_file_is_timed_against_its_folded_self(timed, tmp_path):
 
 def test_what_runs_is_before_folding_and_behind_it(files, monkeypatch):
     operators = {}
-    original = bench._runner
+    original = bench.runner_of
 
     def recorded(path, *rest):
         operators[path.stem] = [node.op_type for node in onnx.load(path).graph.node]
         return original(path, *rest)
 
-    monkeypatch.setattr(bench, "_runner", recorded)
+    monkeypatch.setattr(bench, "runner_of", recorded)
     model = keras.models.load_model(files / "model.keras", compile=False)
     bench.bench_keras(model, files / "model.keras", seconds=0.01)
     assert "BatchNormalization" in operators["layout"] or "Mul" in operators["layout"]
@@ -119,7 +120,7 @@ def test_batches_are_of_the_declared_types(tmp_path, monkeypatch, text, shapes):
     weights = {"w": (96, 5)} if "w>" in text else {}
     text = text.replace("<float[96,5] w> ", "")
     onnx.save(foreign(text, weights=weights), tmp_path / "model.onnx")
-    found = bench.bench_onnx(tmp_path / "model.onnx", batch_size=2, seconds=0.01)
+    found = bench_onnx(tmp_path / "model.onnx", batch_size=2, seconds=0.01)
     assert [array.shape for array in seen[-1]] == shapes
     assert found.latency.batch_size == shapes[0][0]
     for array in seen[-1]:
