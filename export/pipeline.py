@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_bn.version import __version__
 
+from .defaults import DEFAULT_OPSET
 from .errors import ExportError
 from .files.metadata import (
     CHANNELS_SECOND,
@@ -35,7 +36,6 @@ from .report import ExportReport
 from .stages.conversion import convert
 from .stages.converted import Converted, StageFiles
 from .stages.precision.report import Precision, require_precision
-from .stages.tracing.trace import DEFAULT_OPSET
 
 __all__ = ["export_keeping", "export_onnx"]
 

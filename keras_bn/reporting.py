@@ -34,6 +34,21 @@ class DataReport:
         """The data in words, such as "70 samples in 3 batches, 1 skipped"."""
         return f"{self.samples} samples in {self.batches} batches, {self.skipped_batches} skipped"
 
+    def plot(self) -> Any:
+        """Draw what was found at each layer; needs the extra `plots`.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If the report has no layers.
+        """
+        return self._draw()
+
+    def _draw(self) -> Any:
+        raise NotImplementedError
+
     def data_to_dict(self, layers: Sequence[Any]) -> dict[str, Any]:
         """Return the report as JSON-compatible data, given its layers, which have `to_dict`."""
         names = (field.name for field in dataclasses.fields(DataReport))

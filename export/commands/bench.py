@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..defaults import CPU
 from ..errors import ExportError
 from ..files.keras_file import open_keras_file
 from ..files.paths import require_file
@@ -44,7 +45,7 @@ def bench(
             help="Execution provider of ONNX Runtime.",
             autocompletion=installed_providers,
         ),
-    ] = "CPUExecutionProvider",
+    ] = CPU,
     seconds: Annotated[
         float, typer.Option(min=0.1, max=3600, metavar="S", help="About how long to measure.")
     ] = 5.0,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..defaults import CPU
 from ..errors import ExportError
 from ..files.keras_file import open_keras_file
 from ..files.paths import require_file, require_no_keras_file
@@ -104,7 +105,7 @@ def check(
                 f"{option} must be left out where samples are given: nothing is drawn then. "
                 f"Received: {option} and --input {samples}."
             )
-    from ..runtime.providers import CPU, require_providers
+    from ..runtime.providers import require_providers
 
     providers = providers or [CPU]
     require_providers(providers)

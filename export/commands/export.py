@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..defaults import DEFAULT_OPSET, OPSETS
 from ..errors import ExportError
 from ..files.keras_file import open_keras_file
 from ..files.paths import require_another_file, require_folder
@@ -45,9 +46,14 @@ EXAMPLES = examples(
 
 def _require_opset(opset: int) -> int:
     """Refuse a version before TensorFlow starts; a range of typer's would crowd the help."""
-    if not 13 <= opset <= 18:
-        raise ExportError(f"--opset must be from 13 to 18. Received: {opset}.")
+    if opset not in OPSETS:
+        raise ExportError(f"--opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: {opset}.")
     return opset
+
+
+def _second(what: str) -> Any:
+    help_text = f"{what} with its channels at axis 1; repeatable."
+    return typer.Option(metavar="NAME", help=help_text, show_default="none")
 
 
 def export(
@@ -58,24 +64,10 @@ def export(
     preprocess: PreprocessOption = None,
     opset: Annotated[
         int, typer.Option(metavar="N", callback=_require_opset, help="Version of ONNX's operators.")
-    ] = 18,
+    ] = DEFAULT_OPSET,
     precision: PrecisionOption = "keep",
-    inputs_as_nchw: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="An input with its channels at axis 1; repeatable.",
-            show_default="none",
-        ),
-    ] = None,
-    outputs_as_nchw: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="An output with its channels at axis 1; repeatable.",
-            show_default="none",
-        ),
-    ] = None,
+    inputs_as_nchw: Annotated[list[str] | None, _second("An input")] = None,
+    outputs_as_nchw: Annotated[list[str] | None, _second("An output")] = None,
     external_data: Annotated[
         bool | None,
         typer.Option(

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..defaults import CPU
 from ..errors import ExportError
 from ..files.arrays_file import load_samples
 from ..files.paths import require_another_file, require_file
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..foreign.opening import Opened
-    from ..parity.report import ParityReport
-    from ..runtime.latency import Latency
 
 __all__ = ["EXAMPLES", "fold"]
 
@@ -103,10 +103,16 @@ def fold(
         after = None if temporary is None else _write(opened, folded, model, temporary)
         if check and temporary is not None and folded is not None:
             step(f"comparing with {model}")
-            parity = _proof(model, temporary, options)
+            from ..parity.graphs.proof import prove_fold
+
+            with _advising("To fold without a proof, pass --no-check.", temporary):
+                parity = prove_fold(model, temporary, **options)
         if time and temporary is not None:
             step(f"timing {model}")
-            latency = _latency(model, temporary, options)
+            from ..parity.graphs.latencies import time_fold
+
+            with _advising("To fold without timing, leave out --time.", temporary):
+                latency = time_fold(model, temporary, **options)
     content: dict[str, Any] = {"path": str(model), "size": before, "out": None, "out_size": after}
     if writing is None:
         end = f"{model}: {before:,} bytes; nothing was written"
@@ -127,7 +133,6 @@ def fold(
     def show(console: "Console") -> None:
         print_text(f"{report.table()}\n{end}", console)
         if latency is not None:
-            from ..runtime.providers import CPU
             from .print_latency import print_latency
 
             print_latency(latency, CPU, console)
@@ -162,28 +167,13 @@ def _require_named(shapes: dict[str, list[int]], opened: "Opened") -> None:
             )
 
 
-def _proof(source: Path, temporary: Path, options: dict[str, Any]) -> "ParityReport":
-    """Compare what was written with the original; raise if it differs."""
-    from ..parity.graphs.proof import prove_fold
-
+@contextlib.contextmanager
+def _advising(advice: str, temporary: Path) -> Iterator[None]:
+    """Add to an error what to do about it, and name the file as the command line does."""
     try:
-        return prove_fold(source, temporary, **options)
+        yield
     except ExportError as e:
-        raise ExportError(
-            f"{e} To fold without a proof, pass --no-check.".replace(str(temporary), "OUT.onnx")
-        ) from e
-
-
-def _latency(source: Path, temporary: Path, options: dict[str, Any]) -> "Latency":
-    """Time what was written against the original."""
-    from ..parity.graphs.latencies import time_fold
-
-    try:
-        return time_fold(source, temporary, **options)
-    except ExportError as e:
-        raise ExportError(
-            f"{e} To fold without timing, leave out --time.".replace(str(temporary), "OUT.onnx")
-        ) from e
+        raise ExportError(f"{e} {advice}".replace(str(temporary), "OUT.onnx")) from e
 
 
 def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:

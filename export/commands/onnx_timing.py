@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..defaults import CPU
 from ..errors import ExportError
 from ..files.onnx_file import write
 from ..files.provenance import versions
@@ -18,7 +19,7 @@ from ..foreign.opening import open_model
 from ..foreign.weight_files import read_small
 from ..parity.samples.kinds import SIZES
 from ..runtime.latency import FOLDED, UNFOLDED, measure_latency
-from ..runtime.providers import CPU, require_providers
+from ..runtime.providers import require_providers
 from .print_latency import machine
 from .timing import Bench, cannot_run, runner_of, size_of
 

@@ -1,11 +1,12 @@
 """Arguments and options that several commands have. Imports no TensorFlow."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from ..errors import ExportError
+from ..stages.precision.report import Precision
 
 __all__ = [
     "DebugOption",
@@ -19,6 +20,7 @@ __all__ = [
     "SamplesOption",
     "UnsafeOption",
     "examples",
+    "input_shapes",
     "installed_providers",
 ]
 
@@ -63,7 +65,7 @@ PreprocessOption = Annotated[
         show_default="what the model says",
     ),
 ]
-PRECISIONS = ("keep", "float32", "float16")
+PRECISIONS = get_args(Precision)
 
 
 def _require_precision(value: str) -> str:

@@ -16,12 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..defaults import CPU
 from ..errors import ExportError, one_line
 from ..files.provenance import versions
 from ..files.whole_file import scratch_folder
 from ..parity.samples.samples import draw
 from ..runtime.latency import FOLDED, UNFOLDED, Latency, measure_latency
-from ..runtime.providers import CPU, require_providers
+from ..runtime.providers import require_providers
 from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import output_names, signature_of
 from ..stages.conversion import convert

@@ -4,6 +4,7 @@ None may declare far more than it holds (`archives.py`). Whatever is wrong becom
 """
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import ExportError
 from .archives import ArchiveError, require_array, require_modest, words_of
 from .paths import require_file
 
-__all__ = ["load_samples"]
+__all__ = ["is_batch_of", "load_samples"]
 
 ZIP = b"PK"  # the first bytes of a zip file
 
@@ -55,3 +56,13 @@ def _require_arrays(path: Path) -> None:
                     raise ArchiveError(f"{member.filename!r} in it is no array")
                 with archive.open(member) as stream:
                     require_array(stream, member.file_size)
+
+
+def is_batch_of(array: np.ndarray, shape: Sequence[int | None]) -> bool:
+    """Say whether an array holds numbers in a shape, at least one sample; None fits any size."""
+    return (
+        array.dtype.kind in "fiub"
+        and array.ndim == len(shape)
+        and len(array) > 0
+        and all(wanted in (None, n) for wanted, n in zip(shape, array.shape, strict=True))
+    )

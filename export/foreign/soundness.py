@@ -19,7 +19,7 @@ from collections import Counter
 import onnx
 import onnx_ir as ir
 
-from ..graph.bodies import bodies_of
+from ..graph.bodies import bodies_of, graphs_of
 from .origin import Origin, invalid_model
 from .weight_files import require_inside, tensors_of
 
@@ -50,7 +50,7 @@ def require_sound(model: ir.Model, source: Origin, *, complete: bool = True) -> 
     Raises:
         ExportError: If it is not sound.
     """
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+    for graph in graphs_of(model):
         _require_sorted(graph, set(), source, complete)
     why = _why_too_many(model)
     if why:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ExportError
-from ..graph.bodies import bodies_of
+from ..graph.bodies import bodies_of, graphs_of
 from .origin import Origin
 
 __all__ = ["external_tensors", "read_small", "require_inside", "tensors_of"]
@@ -26,7 +26,7 @@ SMALL = 1024  # bytes
 
 def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
     """Yield every constant of a model with a name for it: initializers and attributes, anywhere."""
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+    for graph in graphs_of(model):
         yield from _tensors_of(graph)
 
 
@@ -115,7 +115,7 @@ def read_small(model: ir.Model) -> None:
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes < SMALL:
             value.const_value = _in_memory(tensor)
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+    for graph in graphs_of(model):
         _read_attributes(graph)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 import onnx_ir as ir
 
-from ..graph.bodies import bodies_of
+from ..graph.bodies import bodies_of, graphs_of
 from ..graph.exact import FLOATING
 from ..graph.families import REARRANGING
 from ..graph.operators import is_onnx
@@ -38,7 +38,7 @@ def why_whole(opened: Opened) -> tuple[Reason, str] | None:
         return Reason.PARAMETERS_NOT_CONSTANT, f"the model holds {TRAINING}"
     if opened.lost:
         return Reason.OPERATOR_UNKNOWN, f"the model holds {' and '.join(opened.lost)}"
-    for graph in _all_graphs(opened.model):
+    for graph in graphs_of(opened.model):
         for node in _nodes(graph):
             if is_quantised(node.op_type):
                 return Reason.QUANTISED, f"{node.op_type} {name_of(node)}"
@@ -65,7 +65,7 @@ def refusals_in(model: ir.Model, reason: Reason, detail: str) -> Iterator[Refusa
         reason: Why it is left.
         detail: What was found.
     """
-    for graph in _all_graphs(model):
+    for graph in graphs_of(model):
         yield from _refusals(graph, reason, detail)
 
 
@@ -112,10 +112,6 @@ def _has_floating_operand(node: ir.Node, data: ir.Value) -> bool:
 def is_quantised(operator: str) -> bool:
     """Say whether an operator takes or makes numbers of 8 bits or fewer."""
     return operator in QUANTISED or operator.startswith(QUANTISED_PREFIXES) or "Integer" in operator
-
-
-def _all_graphs(model: ir.Model) -> list[ir.Graph]:
-    return [model.graph, *(function.graph for function in model.functions.values())]
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

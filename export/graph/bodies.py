@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-__all__ = ["bodies_of", "holds_graph"]
+__all__ = ["bodies_of", "graphs_of", "holds_graph"]
 
 GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -18,6 +18,11 @@ def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type is ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()
+
+
+def graphs_of(model: ir.Model) -> list[ir.Graph]:
+    """Return a model's graph and those of its functions, without the graphs within them."""
+    return [model.graph, *(function.graph for function in model.functions.values())]
 
 
 def holds_graph(node: ir.Node) -> bool:

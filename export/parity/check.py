@@ -1,7 +1,7 @@
 """Keras model + ONNX file -> whether the file computes what the model does, and if not, where.
 
-Keras runs in its own precision and in float64 (`reference/truth.py`, `expected.py`), on given or
-drawn inputs (`samples/samples.py`, `samples/distributions.py`); ONNX Runtime runs the file with its
+Keras runs in its own precision and in float64 (`reference/`, `expected.py`), on given or drawn
+inputs (`samples/samples.py`, `samples/distributions.py`); ONNX Runtime runs the file with its
 optimisations off, so that its own folding does not hide ours, and at their default
 (`runtime/session.py`). `rule.py` judges.
 """
@@ -16,12 +16,13 @@ import keras
 import numpy as np
 import onnx
 
+from ..defaults import CPU
 from ..errors import ExportError
 from ..files.paths import require_file
 from ..files.provenance import versions
 from ..files.whole_file import scratch_folder
 from ..foreign.opening import open_model
-from ..runtime.providers import CPU, require_providers
+from ..runtime.providers import require_providers
 from ..runtime.session import by_position
 from ..stages.conversion import convert
 from ..stages.converted import StageFiles

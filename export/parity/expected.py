@@ -13,15 +13,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..defaults import CPU
 from ..errors import one_line
-from ..runtime.providers import CPU
 from ..runtime.session import LEVELS, OnnxRuntime, Samples, run_batches
 from ..signature import Signature
 from .measure import errors_of, scale_of
+from .reference.float64_weights import Float64Weights
 from .reference.keras_runs import in_keras
 from .reference.refused import StoodIn
-from .reference.rounding import run_rounded
-from .reference.truth import Float64Weights
+from .reference.rounded_runs import run_rounded
 from .report import OutputParity
 from .rule import MULTIPLE, TRUTHS, compare
 from .samples.kinds import Batch, NothingFiniteError, require_finite

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from ..foreign.whole import is_quantised
-from ..runtime.session import LEVELS, OnnxRuntime
+from ..runtime.session import LEVELS, OnnxRuntime, with_outputs
 from .report import ENOUGH_SAMPLES, SAME_CLASS, OutputParity
 from .rule import SIGNAL_TO_NOISE
 
@@ -75,13 +75,7 @@ def _first_parting(
         if node.op_type == "QuantizeLinear"
         for name in node.output
     ]
-    outputs = proto.graph.output
-    own, there = len(outputs), {value.name for value in outputs}
-    outputs.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
-    try:
-        content = proto.SerializeToString()
-    finally:
-        del outputs[own:]
+    content = with_outputs(proto, names)
     plain, optimised = (
         OnnxRuntime(content, level).runner(inputs, names)(batch) for level in LEVELS
     )

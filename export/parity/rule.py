@@ -9,7 +9,7 @@ that is computed in, and errors relative to the output's largest magnitude,
     rms error(ONNX Runtime)  <=  RMS_MULTIPLE * rms e + RMS_FLOOR * epsilon
 
 If that does not hold, Keras may have been lucky: MULTIPLE * e is then what rounding alone does in
-float64, at MULTIPLE times epsilon (`reference/rounding.py`), where that is more. A network that
+float64, at MULTIPLE times epsilon (`reference/rounded_runs.py`), where that is more. A network that
 enlarges errors, or jumps from class to class because of them, is so allowed what it needs.
 
 A file that computes in 8 bits is judged by the power of its error beside that of the truth alone:

@@ -6,9 +6,7 @@ import onnxruntime
 
 from ..errors import ExportError
 
-__all__ = ["CPU", "installed_providers", "require_providers"]
-
-CPU = "CPUExecutionProvider"
+__all__ = ["installed_providers", "require_providers"]
 
 
 def installed_providers() -> list[str]:

@@ -4,19 +4,29 @@ Both in the order of the names that are asked for. Inputs and outputs that a fil
 channels second are transposed on the way; the file's metadata names them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
+from ..defaults import CPU
 from ..errors import ExportError, one_line
 from ..files.metadata import channels_second
 from .arena import give_memory_back, share_bounded_arena
-from .providers import CPU
 
-__all__ = ["LEVELS", "OnnxRuntime", "Run", "Samples", "by_position", "open_session", "run_batches"]
+__all__ = [
+    "LEVELS",
+    "OnnxRuntime",
+    "Run",
+    "Samples",
+    "by_position",
+    "open_session",
+    "run_batches",
+    "with_outputs",
+]
 
 LEVELS = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -178,6 +188,17 @@ def by_position(names: list[str], found: list[str]) -> list[str]:
     ['dense', 'dense_1']
     """
     return names if set(names) <= set(found) else found[: len(names)]
+
+
+def with_outputs(proto: onnx.ModelProto, names: Iterable[str]) -> bytes:
+    """Return a model as bytes in which some tensors are outputs, too; it stays as it was."""
+    outputs = proto.graph.output
+    own, there = len(outputs), {value.name for value in outputs}
+    outputs.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    try:
+        return bytes(proto.SerializeToString())
+    finally:
+        del outputs[own:]
 
 
 def run_batches(run: Run, batches: list[Samples]) -> Samples:

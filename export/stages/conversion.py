@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
+from ..defaults import DEFAULT_OPSET
 from ..graph.layer_names import name_after_layers
 from .constants.evaluate import evaluate_constants
 from .converted import Converted
@@ -27,7 +28,7 @@ from .layout.transposes import cancel_transposes
 from .precision.report import Precision, PrecisionReport
 from .precision.set_precision import set_precision
 from .simplify.simplify import simplify
-from .tracing.trace import DEFAULT_OPSET, trace
+from .tracing.trace import trace
 
 __all__ = ["convert"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bn.reporting import DataReport, jsonable, table
-from keras_bn.statistics.batches import batches, check_data, number_of_batches
+from keras_bn.statistics.batches import check_data
 from keras_bn.statistics.diagnosis import NOTABLE_GAP, Cause, Diagnosis, diagnose
 from keras_bn.statistics.layer_gap import LayerGap, ObservedLayer
 from keras_bn.statistics.observe import ObservedModel
@@ -76,16 +76,7 @@ class GapReport(DataReport):
             return "nothing to compare: no layer normalises by the batch in training"
         return "no cause for concern: at every layer, the stored statistics fit the batches"
 
-    def plot(self) -> Any:
-        """Draw the gap of each layer; needs the extra `plots`.
-
-        Returns:
-            A matplotlib figure.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-            ValueError: If the report has no layers.
-        """
+    def _draw(self) -> Any:
         from keras_bn.statistics.plots import plot_gap
 
         return plot_gap(self.layers, NOTABLE_GAP)
@@ -168,15 +159,12 @@ def train_inference_gap(
     by_stored = ObservedModel(where, model, [], by_batch=False, with_outputs=True)
     outputs, tally = _Outputs(model), Tally(where, verbose)
     seen = [ObservedLayer(path, layer) for path, layer in found.items()]
-    tally.expect(number_of_batches(data, **cut))
-    for x, y, weights in batches(where, data, **cut):
+    for x, y, weights in tally.batches_of(data, **cut):
         batch_outputs, records = by_batch(x)
         if tally.take(x, records):
             outputs.add(batch_outputs, by_stored(x)[0], x, y, weights)
             for layer, uses in zip(seen, records, strict=True):
                 layer.add(tally.batches + tally.skipped - 1, uses)
-    tally.finish()
-    tally.require_some()
     unchanged |= by_batch.not_observed(paths)
     layers = [seen[i] for i in by_batch.observed]
     gaps, diagnoses = diagnose(layers, _steps_taken(model), tally.samples)

@@ -35,7 +35,7 @@ import tensorflow as tf
 from keras_bn.statistics.batches import batch_size_of, check_data
 from keras_bn.statistics.batches import batches as batches_of
 from keras_bn.statistics.observe import ObservedModel
-from keras_bn.statistics.pooling import Pool
+from keras_bn.statistics.pooling import Pool, gaussian_divergence
 from keras_bn.statistics.selection import Layers, batch_norm_layers
 
 __all__ = ["CovariateShiftMonitor"]
@@ -332,8 +332,8 @@ def _divergence(before: list[Pool | None], now: list[Pool | None], epsilon: floa
     )
     with np.errstate(all="ignore"):  # epsilon and a variance may both be 0
         variance, new_variance = variance + epsilon, new_variance + epsilon
-        ratio = new_variance / variance
-        nats = (ratio + (new_mean - mean) ** 2 / variance - 1 - np.log(ratio)) / 2
+        difference = (new_mean - mean) / np.sqrt(variance)
+        nats = gaussian_divergence(difference, new_variance / variance)
     return float(np.maximum(nats, 0.0).mean())  # rounding can make it -1e-17
 
 

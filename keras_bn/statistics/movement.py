@@ -48,16 +48,7 @@ class StatisticsReport(DataReport):
         """Give the layers the statistics that they had before, to the last bit."""
         assign(self._before)
 
-    def plot(self) -> Any:
-        """Draw how far each layer moved; needs the extra `plots`.
-
-        Returns:
-            A matplotlib figure.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-            ValueError: If the report has no layers.
-        """
+    def _draw(self) -> Any:
         from keras_bn.statistics.plots import plot_movement
 
         return plot_movement(self.layers)

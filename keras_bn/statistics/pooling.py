@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_bn.running import bessel_factor
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "gaussian_divergence"]
 
 
 class Pool:
@@ -123,6 +123,19 @@ class Pool:
         for name, row in zip(cls.FIELDS, array, strict=True):
             setattr(pool, name, row)
         return pool
+
+
+def gaussian_divergence(difference: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Return KL(one || other) of two Gaussians, in nats.
+
+        (v'/v + (m' - m)^2 / v - 1 - ln(v'/v)) / 2
+
+    Args:
+        difference: m' - m, in standard deviations of the other.
+        ratio: v' / v.
+    """
+    nats: np.ndarray = (ratio + difference**2 - 1 - np.log(ratio)) / 2
+    return nats
 
 
 def _bessel(effective: np.ndarray) -> np.ndarray:

@@ -32,9 +32,9 @@ import tensorflow as tf
 from keras_bn.moments import Moments, combined_weights
 from keras_bn.reporting import DataReport, jsonable, table
 from keras_bn.running import stored_statistics
-from keras_bn.statistics.batches import batches, check_data, moment_weights, number_of_batches
+from keras_bn.statistics.batches import check_data, moment_weights
 from keras_bn.statistics.observe import ObservedModel, record_moments
-from keras_bn.statistics.pooling import Pool
+from keras_bn.statistics.pooling import Pool, gaussian_divergence
 from keras_bn.statistics.selection import Layers, batch_norm_layers
 from keras_bn.statistics.tally import Tally
 
@@ -102,16 +102,7 @@ class CovariateShiftReport(DataReport):
 
         return tuple(sorted(self.layers, key=key))
 
-    def plot(self) -> Any:
-        """Draw the shift of each layer; needs the extra `plots`.
-
-        Returns:
-            A matplotlib figure.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-            ValueError: If the report has no layers.
-        """
+    def _draw(self) -> Any:
         from keras_bn.statistics.plots import plot_shift
 
         return plot_shift(self.layers)
@@ -195,14 +186,11 @@ def measure_covariate_shift(
     observed = ObservedModel(where, model, targets, by_batch=False, record=_record)
     seen = [_Seen(layer.moving_mean.shape[0]) for layer in targets]
     tally = Tally(where, verbose)
-    tally.expect(number_of_batches(data, **cut))
-    for x, _, weights in batches(where, data, **cut):
+    for x, _, weights in tally.batches_of(data, **cut):
         _, records = observed(x, moment_weights(where, weights, weighted))
         if tally.take(x, [[moments for moments, _ in uses] for uses in records]):
             for layer_seen, uses in zip(seen, records, strict=True):
                 layer_seen.add(uses)
-    tally.finish()
-    tally.require_some()
     unchanged |= observed.not_observed(paths)
     shifts = tuple(seen[i].shift(paths[i], targets[i]) for i in observed.observed)
     return CovariateShiftReport(layers=shifts, unchanged=unchanged, **tally.counts())
@@ -283,7 +271,7 @@ class _Seen:
             mean_error=mean_error,
             log_variance_ratio=log_ratio,
             log_variance_error=log_error,
-            divergence=(ratio + difference**2 - 1 - log_ratio) / 2,
+            divergence=gaussian_divergence(difference, ratio),
             is_shifted=(np.abs(difference) > np.maximum(limit * mean_error, NEGLIGIBLE))
             | (np.abs(log_ratio) > np.maximum(limit * usual_log_error, NEGLIGIBLE)),
         )

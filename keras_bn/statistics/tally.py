@@ -1,11 +1,12 @@
 """What a pass over data comes to: batches taken, left out and why, and how far it is."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_bn.statistics.batches import batch_size_of
+from keras_bn.statistics.batches import batch_size_of, batches, number_of_batches
 
 __all__ = ["Tally"]
 
@@ -30,6 +31,13 @@ class Tally:
         self._where = where
         self._progress = keras.utils.Progbar(None, verbose=verbose, unit_name="batch")
         self._seen = 0
+
+    def batches_of(self, data: Any, **cut: Any) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield all batches as `batches` does; then raise `ValueError` if none could be used."""
+        self.expect(number_of_batches(data, **cut))
+        yield from batches(self._where, data, **cut)
+        self.finish()
+        self.require_some()
 
     def take(self, inputs: Any, moments: Any) -> bool:
         """Count a batch, and say whether it can be used.

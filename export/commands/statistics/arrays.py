@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from ...errors import ExportError
+from ...files.arrays_file import is_batch_of
 from ...signature import input_specs, output_names
 
 __all__ = ["ModelData", "batch_size_for", "inputs_among", "select_arrays"]
@@ -170,12 +171,7 @@ def _input_names(
 
 def _check_input(name: str, array: np.ndarray, spec: Any) -> None:
     shape = (None, *spec.shape[1:])
-    if (
-        array.dtype.kind not in "fiub"
-        or array.ndim != len(shape)
-        or len(array) == 0
-        or any(wanted not in (None, n) for wanted, n in zip(shape, array.shape, strict=True))
-    ):
+    if not is_batch_of(array, shape):
         raise ExportError(
             f"the array {name!r} must be numbers of shape {shape} for the input {spec.name!r}, at "
             f"least one sample. Received: {array.dtype} of shape {array.shape}."

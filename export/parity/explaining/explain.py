@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from keras_bn.version import __version__
 
+from ...defaults import DEFAULT_OPSET, OPSETS
 from ...errors import ExportError
 from ...files.metadata import CHANNELS_SECOND, KERAS, PRECISION, VERSION, channels_second
 from ...files.onnx_file import write
@@ -25,7 +26,6 @@ from ...runtime.session import Samples
 from ...signature import Signature
 from ...stages.converted import StageFile, StageFiles
 from ...stages.folding.report import FoldReport
-from ...stages.tracing.trace import DEFAULT_OPSET, OPSETS
 from ..expected import Case, Expected, judge
 from ..report import Fault, LayerParity, OutputParity, Stage, StageParity
 from ..rule import FLOAT64

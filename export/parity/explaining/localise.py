@@ -30,9 +30,9 @@ import numpy as np
 from ...runtime.session import Samples, by_position
 from ...signature import Signature
 from ..measure import errors_of, scale_of
+from ..reference.float64_weights import Float64Weights
 from ..reference.intermediates import Intermediate, Recorder
 from ..reference.keras_runs import in_keras
-from ..reference.truth import Float64Weights
 from ..report import LayerParity
 from ..samples.refusal import cannot_run
 from .matching import Match, Record, best_match, candidates, compared, folded_before

@@ -16,7 +16,8 @@ import keras
 import onnx
 
 from ...graph.layer_names import LayerPaths
-from ...runtime.session import LEVELS, OnnxRuntime, Run
+from ...runtime.session import LEVELS, OnnxRuntime, Run, with_outputs
+from ..ancestry import nearest
 
 __all__ = ["Tap", "Taps", "first_wrong", "known_before"]
 
@@ -86,13 +87,12 @@ class Taps:
             values: Names of the taps.
             inputs: Names of the inputs, in the order of the arrays to come.
         """
-        outputs = self._proto.graph.output
-        own = len(outputs)
-        there = {value.name for value in outputs}
-        outputs.extend(onnx.ValueInfoProto(name=name) for name in values if name not in there)
-        content = self._proto.SerializeToString()
-        del outputs[own:]
+        content = with_outputs(self._proto, values)
         return OnnxRuntime(content, LEVELS[0], folder=self._folder).runner(inputs, list(values))
+
+    def before(self, value: str) -> frozenset[str]:
+        """Return the taps, and inputs of the graph, that one is computed from."""
+        return self.taps[value].before if value in self.taps else frozenset()
 
 
 def first_wrong(taps: Taps, known: set[str], bad: set[str], wrong: Set[str]) -> set[str]:
@@ -108,7 +108,7 @@ def first_wrong(taps: Taps, known: set[str], bad: set[str], wrong: Set[str]) -> 
     reached, first = set(stack), set()
     while stack:
         value = stack.pop()
-        sources = _nearest(taps, taps.taps[value].before, known) & bad
+        sources = nearest(taps.before(value), taps.before, known) & bad
         if not sources:
             first.add(value)
         stack.extend(sources - reached)
@@ -125,24 +125,7 @@ def known_before(taps: Taps, known: set[str], wrong: Set[str]) -> set[str]:
         wrong: Names of tensors, or outputs of the graph, to begin with.
     """
     ends = [taps.ends.get(name, frozenset([name])) for name in wrong]
-    return {value for end in ends for value in _nearest(taps, end, known)}
-
-
-def _nearest(taps: Taps, values: Set[str], wanted: Set[str]) -> set[str]:
-    """Return which of these tensors, or of those that they are computed from, are wanted ones.
-
-    Behind a wanted one the search does not go on.
-    """
-    found, stack, seen = set(), list(values), set(values)
-    while stack:
-        value = stack.pop()
-        if value in wanted:
-            found.add(value)
-        elif value in taps.taps:
-            new = taps.taps[value].before - seen
-            stack.extend(new)
-            seen |= new
-    return found
+    return {value for end in ends for value in nearest(end, taps.before, known)}
 
 
 def _layers_of_nodes(nodes: Any, model: keras.Model) -> list[str | None]:

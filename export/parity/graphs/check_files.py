@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from ...defaults import CPU
 from ...errors import ExportError
 from ...files.provenance import OF_ONNX, versions
-from ...runtime.providers import CPU, require_providers
+from ...runtime.providers import require_providers
 from ...runtime.session import LEVELS, Samples, by_position
 from ..measure import errors_of, scale_of
 from ..quantised import UNCALIBRATED, notes_of_bits, quantised_operators

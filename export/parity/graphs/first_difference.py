@@ -11,6 +11,7 @@ from collections.abc import Callable, Set
 import numpy as np
 import onnx
 
+from ..ancestry import nearest
 from ..measure import errors_of, is_rescaled, scale_of
 from ..report import Fault
 from ..rule import tolerances
@@ -65,7 +66,9 @@ def first_difference(
         return Fault("file", (), None, "No tensor that both files name differs before the outputs.")
     error, allowed = bad[first]
     node = next(node for node in second.graph.node if first in node.output)
-    before = ", ".join(map(repr, sorted(_nearest(first, behind, set(shared)) & moved)))
+    before = ", ".join(
+        map(repr, sorted(nearest(behind[first], behind.__getitem__, set(shared)) & moved))
+    )
     aside = f" Right before it {before} differs by a factor for each channel." if before else ""
     return Fault(
         "file",
@@ -95,21 +98,10 @@ def _first(
     proto: onnx.ModelProto, behind: dict[str, set[str]], shared: set[str], bad: set[str]
 ) -> str | None:
     """Return the first bad tensor that is computed from no other, in the graph's order."""
-    ordered = (name for node in proto.graph.node for name in node.output if name in bad)
-    return next((name for name in ordered if not _nearest(name, behind, shared) & bad), None)
-
-
-def _nearest(name: str, behind: dict[str, set[str]], shared: set[str]) -> set[str]:
-    """Return the shared tensors that one is computed from, with no other in between."""
-    found, stack, seen = set(), list(behind.get(name, ())), set()
-    while stack:
-        source = stack.pop()
-        if source in shared:
-            found.add(source)
-        elif source not in seen:
-            seen.add(source)
-            stack.extend(behind.get(source, ()))
-    return found
+    for name in (name for node in proto.graph.node for name in node.output if name in bad):
+        if not nearest(behind[name], behind.__getitem__, shared) & bad:
+            return str(name)
+    return None
 
 
 def _is_moved(truth: np.ndarray, found: np.ndarray) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...defaults import CPU
 from ...runtime.latency import FOLDED, UNFOLDED, Latency, measure_latency
-from ...runtime.providers import CPU
 from ...runtime.session import LEVELS
 from ..samples.given import split
 from ..samples.kinds import draw_kinds

@@ -1,4 +1,4 @@
-"""How far rounding alone may take an ONNX graph's outputs: `reference/rounding.py` for graphs.
+"""How far rounding alone may take an ONNX graph's outputs: `reference/rounded_runs.py` for graphs.
 
 The graph runs in float64 with every weight w and all that operators return, y, rounded at random:
 

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from ...foreign.opening import open_model
-from ...runtime.session import LEVELS, OnnxRuntime, Samples, run_batches
+from ...runtime.session import LEVELS, OnnxRuntime, Samples, run_batches, with_outputs
 from .float64 import Arrays
 
 __all__ = ["OnnxSource", "Side"]
@@ -56,14 +56,7 @@ class Side:
 
     def values(self, names: list[str], inputs: Arrays) -> Arrays:
         """Return some tensors of the graph, with ONNX Runtime's optimisations off."""
-        outputs = self.proto.graph.output
-        own, there = len(outputs), {value.name for value in outputs}
-        outputs.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
-        try:
-            content = self.proto.SerializeToString()
-        finally:
-            del outputs[own:]
-        run = OnnxRuntime(content, LEVELS[0]).runner(list(inputs), names)
+        run = OnnxRuntime(with_outputs(self.proto, names), LEVELS[0]).runner(list(inputs), names)
         return dict(zip(names, run(list(inputs.values())), strict=True))
 
     def outputs(

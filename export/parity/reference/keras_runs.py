@@ -15,8 +15,8 @@ from keras_bn.interception import eager_functions
 
 from ...runtime.session import Run, Samples
 from ...signature import Signature, output_names
+from .float64_weights import Float64Weights, computing_in_float64
 from .refused import StoodIn, standing_in
-from .truth import Float64Weights, computing_in_float64
 
 __all__ = ["in_keras"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ExportError, one_line
+from ...files.arrays_file import is_batch_of
 from ...runtime.session import Samples
 from .kinds import Batch
 
@@ -57,12 +58,7 @@ def split(
                 f"check: the samples of input {spec.name!r} must be numbers of shape {shape}. "
                 f"Received: a {type(by_name[spec.name]).__name__}: {one_line(e)}"
             ) from e
-        if (
-            array.dtype.kind not in "fiub"
-            or array.ndim != len(shape)
-            or array.shape[0] == 0
-            or any(wanted not in (None, n) for wanted, n in zip(shape, array.shape, strict=True))
-        ):
+        if not is_batch_of(array, shape):
             raise ExportError(
                 f"check: the samples of input {spec.name!r} must be numbers of shape {shape}, at "
                 f"least one, whatever the file's layout. Received: {array.dtype} of shape "

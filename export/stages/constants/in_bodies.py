@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ...graph.bodies import bodies_of
-from ...graph.exact import is_constant
+from ...graph.exact import constant, is_constant
 from .evaluable import evaluate_if_constant
 
 __all__ = ["evaluate_bodies"]
@@ -52,12 +52,7 @@ def _replace(body: ir.Graph, node: ir.Node, tensors: list[ir.TensorProtocol]) ->
     outputs = list(node.outputs)
     values = []
     for output, tensor in zip(outputs, tensors, strict=True):
-        value = ir.Value(
-            name=output.name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
+        value = constant(output.name or "", tensor)
         value.meta["layers"] = layers
         output.replace_all_uses_with(value)
         values.append(value)

@@ -35,31 +35,17 @@ def convolution_functions() -> list[tuple[Any, str, Callable[..., Any]]]:
     return [(keras.src.backend.nn, name, function) for name, function in functions.items()]
 
 
-def _conv(
-    inputs: Any,
-    kernel: Any,
-    strides: Any = 1,
-    padding: str = "valid",
-    data_format: Any = None,
-    dilation_rate: Any = 1,
-) -> Any:
+def _conv(inputs: Any, kernel: Any, *how: Any, **named: Any) -> Any:
     x, weights = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
-    window = _Window(x, weights, strides, padding, data_format, dilation_rate)
+    window = _Window(x, weights, *how, **named)
     if not window.is_kept_whole or max(window.strides) > 1:  # TensorFlow refuses strides
         return None
     return window.place(x, weights, x.shape[window.channel_axis] // weights.shape[-2])
 
 
-def _depthwise(
-    inputs: Any,
-    kernel: Any,
-    strides: Any = 1,
-    padding: str = "valid",
-    data_format: Any = None,
-    dilation_rate: Any = 1,
-) -> Any:
+def _depthwise(inputs: Any, kernel: Any, *how: Any, **named: Any) -> Any:
     x, weights = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
-    window = _Window(x, weights, strides, padding, data_format, dilation_rate)
+    window = _Window(x, weights, *how, **named)
     if not window.is_kept_whole:
         return None
     *size, channels, multiplier = weights.shape
@@ -79,7 +65,7 @@ def _separable(
     if y is None:
         return None
     weights = tf.convert_to_tensor(pointwise_kernel)
-    return _Window(y, weights, 1, "valid", data_format, 1).place(y, weights, 1)
+    return _Window(y, weights, data_format=data_format).place(y, weights, 1)
 
 
 class _Window:
@@ -98,10 +84,10 @@ class _Window:
         self,
         x: Any,
         weights: Any,
-        strides: Any,
-        padding: str,
-        data_format: Any,
-        dilation_rate: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: Any = None,
+        dilation_rate: Any = 1,
     ) -> None:
         self._axes = len(weights.shape) - 2
         self._kernel = weights.shape.as_list()[: self._axes]

@@ -24,6 +24,7 @@ import tensorflow as tf
 from keras_bn.interception import eager_functions
 from keras_bn.version import __version__
 
+from ...defaults import DEFAULT_OPSET, OPSETS
 from ...errors import ExportError, one_line
 from ...graph.layer_names import LayerPaths, name_after_layers, name_constants
 from ...graph.names import Names
@@ -35,10 +36,7 @@ from .resources import graph_without_resources, names_of_variables, value_of
 from .stand_ins import stand_ins
 from .to_onnx import require_dtypes, to_onnx
 
-__all__ = ["DEFAULT_OPSET", "OPSETS", "trace"]
-
-OPSETS = range(13, 19)  # 18 is the newest that tf2onnx 1.17 converts to
-DEFAULT_OPSET = 18
+__all__ = ["trace"]
 
 
 def trace(

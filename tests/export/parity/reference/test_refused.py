@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from keras_bn.export import ExportError, check_parity, export_onnx
 from keras_bn.export.parity.expected import expected_of
+from keras_bn.export.parity.reference.float64_weights import Float64Weights
 from keras_bn.export.parity.reference.keras_runs import in_keras
 from keras_bn.export.parity.reference.refused import StoodIn
-from keras_bn.export.parity.reference.truth import Float64Weights
 from keras_bn.export.parity.samples.samples import Batch
 from keras_bn.export.signature import signature_of
 

@@ -26,9 +26,9 @@ from keras_bn.interception import call_of, replaced_methods
 
 from ...runtime.session import Samples, run_batches
 from ...signature import Signature
+from .float64_weights import Float64Weights
 from .keras_runs import in_keras
 from .sums import SINGLE, sum_error
-from .truth import Float64Weights
 
 __all__ = ["run_rounded"]
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_bn
+from keras_bn.export.parity.reference.float64_weights import Float64Weights, computing_in_float64
 from keras_bn.export.parity.reference.keras_runs import in_keras
-from keras_bn.export.parity.reference.truth import Float64Weights, computing_in_float64
 from keras_bn.export.signature import signature_of
 from tests.networks import bits
 from tests.oracles import normalise
