@@ -25,27 +25,24 @@
 
 namespace keras_bn {
 
-enum Type { FLOAT32, BFLOAT16, FLOAT16 };
-enum { ACTIVATIONS = 6 };  // in the order of `LOOPS`, at the end of loops.inc
+enum Type { FLOAT32, BFLOAT16, FLOAT16, TYPES };  // in the order of `LOOPS`, in loops.inc
+enum { ACTIVATIONS = 6 };                          // likewise
 
 struct Columns {
   const float *a, *b, *c, *p, *q;
-  Columns from(int64_t j) const {
-    return {a ? a + j : a, b ? b + j : b, c + j, p ? p + j : p, q ? q + j : q};
-  }
 };
 
-struct Loops {
-  void (*sums)(const float*, int64_t, int64_t, int64_t, const float*, float*, float*);
-  void (*weighted_sums)(const float*, float, int64_t, const float*, float*, float*);
-  void (*normalise[ACTIVATIONS])(const float*, int64_t, float*, int64_t, int64_t, int64_t,
-                                 const Columns&, float);
-  void (*gradient_sums[ACTIVATIONS])(const float*, const float*, int64_t, int64_t, int64_t, int64_t,
+struct Loops {  // for one type of values
+  float (*at)(const void*, int64_t);
+  void (*set)(void*, int64_t, float);
+  void (*sums)(const void*, int64_t, int64_t, int64_t, const float*, float*, float*);
+  void (*weighted_sums)(const void*, float, int64_t, const float*, float*, float*);
+  void (*normalise[ACTIVATIONS])(const void*, void*, int64_t, int64_t, int64_t, const Columns&,
+                                 float);
+  void (*gradient_sums[ACTIVATIONS])(const void*, const void*, int64_t, int64_t, int64_t,
                                      const Columns&, float, float*, float*);
-  void (*gradient[ACTIVATIONS])(const float*, const float*, float*, int64_t, const Columns&, float,
-                                float);
-  void (*load[2])(const uint16_t*, float*, int64_t);
-  void (*store[2])(const float*, uint16_t*, int64_t);
+  void (*gradient[ACTIVATIONS])(const void*, const void*, void*, int64_t, int64_t, int64_t,
+                                const Columns&, float, float);
 };
 
 namespace baseline {
@@ -53,7 +50,6 @@ namespace baseline {
 }
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define KERAS_BN_DISPATCH 1
-#define KERAS_BN_F16C 1  // GCC's own macros do not follow the pragma in C++
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi2")
 namespace avx2 {
@@ -66,7 +62,6 @@ namespace avx512 {
 #include "loops.inc"
 }
 #pragma GCC pop_options
-#undef KERAS_BN_F16C
 #endif
 
 // The instruction set that is taken, by name.
@@ -81,14 +76,14 @@ inline const char* instruction_set() {
   return "baseline";
 }
 
-inline const Loops& loops() {
+inline const Loops& loops(Type type) {
 #ifdef KERAS_BN_DISPATCH
-  static const Loops& chosen = instruction_set()[0] == 'b'   ? baseline::LOOPS
-                               : instruction_set()[3] == '5' ? avx512::LOOPS
-                                                             : avx2::LOOPS;
-  return chosen;
+  static const Loops* const chosen = instruction_set()[0] == 'b'   ? baseline::LOOPS
+                                     : instruction_set()[3] == '5' ? avx512::LOOPS
+                                                                   : avx2::LOOPS;
+  return chosen[type];
 #else
-  return baseline::LOOPS;
+  return baseline::LOOPS[type];
 #endif
 }
 
@@ -176,61 +171,21 @@ class Layout {
   static int64_t divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
 
-enum { COLUMNS = 1024, CHUNK = 256, CHUNK_ROWS = 8 };
+enum { COLUMNS = 1024 };  // that a piece has at most
 
-// A tensor of any of the three types, read and written as floats: in place where it is float32,
-// else through a buffer of CHUNK_ROWS x CHUNK values.
+// A tensor of any of the three types, in the memory of whoever holds it.
 class Values {
  public:
-  Values(Type type, void* data) : type_(type), data_(data) {}
-  Values(Type type, const void* data) : type_(type), data_(const_cast<void*>(data)) {}
+  Values(Type type, void* data) : type_(type), data_(static_cast<char*>(data)) {}
+  Values(Type type, const void* data) : Values(type, const_cast<void*>(data)) {}
 
-  bool direct() const { return type_ == FLOAT32; }
-
-  // Returns rows of floats; `stride` is that of the tensor, and becomes that of the rows.
-  float* read(int64_t offset, int64_t rows, int64_t& stride, int64_t columns, float* buffer) const {
-    if (direct()) return static_cast<float*>(data_) + offset;
-    const uint16_t* from = static_cast<const uint16_t*>(data_) + offset;
-    for (int64_t i = 0; i < rows; ++i)
-      loops().load[type_ - 1](from + i * stride, buffer + i * CHUNK, columns);
-    stride = CHUNK;
-    return buffer;
-  }
-
-  // Returns where rows may be written that `write` then puts into the tensor.
-  float* place(int64_t offset, int64_t& stride, float* buffer) const {
-    if (direct()) return static_cast<float*>(data_) + offset;
-    stride = CHUNK;
-    return buffer;
-  }
-
-  void write(int64_t offset, int64_t rows, int64_t stride, int64_t columns,
-             const float* buffer) const {
-    if (direct()) return;
-    uint16_t* to = static_cast<uint16_t*>(data_) + offset;
-    for (int64_t i = 0; i < rows; ++i)
-      loops().store[type_ - 1](buffer + i * CHUNK, to + i * stride, columns);
-  }
-
-  float at(int64_t i) const {
-    if (direct()) return static_cast<const float*>(data_)[i];
-    float value;
-    loops().load[type_ - 1](static_cast<const uint16_t*>(data_) + i, &value, 1);
-    return value;
-  }
-
-  // Calls body(row, rows, column, columns) for parts that fit the buffers.
-  template <class Body>
-  void chunks(int64_t rows, int64_t columns, const Body& body) const {
-    if (direct()) return body(0, rows, 0, columns);
-    for (int64_t j = 0; j < columns; j += CHUNK)
-      for (int64_t i = 0; i < rows; i += CHUNK_ROWS)
-        body(i, std::min<int64_t>(CHUNK_ROWS, rows - i), j, std::min<int64_t>(CHUNK, columns - j));
-  }
+  const Loops& loops() const { return keras_bn::loops(type_); }
+  char* from(int64_t i) const { return data_ + i * (type_ == FLOAT32 ? 4 : 2); }
+  float at(int64_t i) const { return loops().at(data_, i); }
 
  private:
   Type type_;
-  void* data_;
+  char* data_;
 };
 
 // The weight of each row of a piece, in runs of rows that weigh the same.
@@ -401,26 +356,20 @@ inline void sums_around(const Layout& layout, const Values& x, const float* weig
   Spread spread(layout, 1);
   spread.set(0, centre);
   const auto sum = [&](int64_t group, const Layout::Piece& piece, float* u, float* v) {
-    float lanes[COLUMNS], buffer[CHUNK_ROWS * CHUNK], runs[2][COLUMNS];
+    float lanes[COLUMNS], runs[2][COLUMNS];
     const float* c = spread.columns(0, group, piece, lanes);
     weight_runs(layout, weights, piece, [&](int64_t start, int64_t count, float w) {
       if (w == 0.0f) return;  // what weighs nothing may be NaN
-      const bool apart = w != 1.0f && count >= CHUNK_ROWS;
-      float* to[2] = {apart ? runs[0] : u, apart ? runs[1] : v};
-      if (apart)
-        for (float* run : {runs[0], runs[1]}) std::fill(run, run + piece.columns, 0.0f);
-      x.chunks(count, piece.columns, [&](int64_t i, int64_t rows, int64_t j, int64_t columns) {
-        int64_t stride = piece.stride;
-        const int64_t offset = piece.offset + (start + i) * stride + j;
-        const float* from = x.read(offset, rows, stride, columns, buffer);
-        if (apart || w == 1.0f)
-          loops().sums(from, rows, stride, columns, c + j, to[0] + j, to[1] + j);
-        else
-          for (int64_t k = 0; k < rows; ++k)
-            loops().weighted_sums(from + k * stride, w, columns, c + j, u + j, v + j);
-      });
-      if (apart)
-        for (int64_t j = 0; j < piece.columns; ++j) u[j] += w * runs[0][j], v[j] += w * runs[1][j];
+      const void* from = x.from(piece.offset + start * piece.stride);
+      if (w == 1.0f) return x.loops().sums(from, count, piece.stride, piece.columns, c, u, v);
+      if (count < 8) {
+        for (int64_t i = start; i < start + count; ++i)
+          x.loops().weighted_sums(x.from(piece.offset + i * piece.stride), w, piece.columns, c, u, v);
+        return;
+      }
+      for (float* run : {runs[0], runs[1]}) std::fill(run, run + piece.columns, 0.0f);
+      x.loops().sums(from, count, piece.stride, piece.columns, c, runs[0], runs[1]);
+      for (int64_t j = 0; j < piece.columns; ++j) u[j] += w * runs[0][j], v[j] += w * runs[1][j];
     });
   };
   summing_pass(layout, first, second, sum);
@@ -488,19 +437,12 @@ inline void normalise(const Layout& layout, const Values& x, const Values& y, co
   const int64_t tasks = layout.tasks();
   Pool::instance().run(tasks, [&](int64_t task) {
     layout.pieces(tasks - 1 - task, [&](int64_t group, int64_t, const Layout::Piece& piece) {
-      float lanes[3][COLUMNS], buffers[2][CHUNK_ROWS * CHUNK];
+      float lanes[3][COLUMNS];
       const Columns all = {spread.columns(0, group, piece, lanes[0]),
                            spread.columns(1, group, piece, lanes[1]),
                            spread.columns(2, group, piece, lanes[2]), nullptr, nullptr};
-      x.chunks(piece.rows, piece.columns, [&](int64_t i, int64_t rows, int64_t j, int64_t columns) {
-        int64_t from_stride = piece.stride, to_stride = piece.stride;
-        const int64_t offset = piece.offset + i * piece.stride + j;
-        const float* from = x.read(offset, rows, from_stride, columns, buffers[0]);
-        float* to = y.place(offset, to_stride, buffers[1]);
-        loops().normalise[f.kind](from, from_stride, to, to_stride, rows, columns, all.from(j),
-                                  f.negative);
-        y.write(offset, rows, piece.stride, columns, to);
-      });
+      x.loops().normalise[f.kind](x.from(piece.offset), y.from(piece.offset), piece.rows,
+                                  piece.stride, piece.columns, all, f.negative);
     });
   });
 }
@@ -515,18 +457,12 @@ inline void gradient_sums(const Layout& layout, const Values& dy, const Values& 
   Spread spread(layout, 3);
   spread.set(0, a), spread.set(1, b), spread.set(2, s.centre);
   const auto sum = [&](int64_t group, const Layout::Piece& piece, float* u, float* v) {
-    float lanes[3][COLUMNS], buffers[2][CHUNK_ROWS * CHUNK];
+    float lanes[3][COLUMNS];
     const Columns all = {spread.columns(0, group, piece, lanes[0]),
                          spread.columns(1, group, piece, lanes[1]),
                          spread.columns(2, group, piece, lanes[2]), nullptr, nullptr};
-    x.chunks(piece.rows, piece.columns, [&](int64_t i, int64_t rows, int64_t j, int64_t columns) {
-      int64_t dy_stride = piece.stride, x_stride = piece.stride;
-      const int64_t offset = piece.offset + i * piece.stride + j;
-      const float* dy_from = dy.read(offset, rows, dy_stride, columns, buffers[0]);
-      const float* x_from = x.read(offset, rows, x_stride, columns, buffers[1]);
-      loops().gradient_sums[f.kind](dy_from, x_from, rows, dy_stride, x_stride, columns,
-                                    all.from(j), f.negative, u + j, v + j);
-    });
+    x.loops().gradient_sums[f.kind](dy.from(piece.offset), x.from(piece.offset), piece.rows,
+                                    piece.stride, piece.columns, all, f.negative, u, v);
   };
   std::vector<double> u, v;
   summing_pass(layout, u, v, sum);
@@ -555,24 +491,15 @@ inline void gradient(const Layout& layout, const Values& dy, const Values& x, co
   const int64_t tasks = layout.tasks();
   Pool::instance().run(tasks, [&](int64_t task) {
     layout.pieces(tasks - 1 - task, [&](int64_t group, int64_t, const Layout::Piece& piece) {
-      float lanes[5][COLUMNS], buffers[3][CHUNK_ROWS * CHUNK];
+      float lanes[5][COLUMNS];
       const float* columns_of[5];
       for (int k = 0; k < 5; ++k) columns_of[k] = spread.columns(k, group, piece, lanes[k]);
       const Columns all = {columns_of[0], columns_of[1], columns_of[2], columns_of[3],
                            columns_of[4]};
       weight_runs(layout, weights, piece, [&](int64_t start, int64_t count, float w) {
-        x.chunks(count, piece.columns, [&](int64_t i, int64_t rows, int64_t j, int64_t columns) {
-          int64_t dy_stride = piece.stride, x_stride = piece.stride, dx_stride = piece.stride;
-          const int64_t offset = piece.offset + (start + i) * piece.stride + j;
-          const float* dy_from = dy.read(offset, rows, dy_stride, columns, buffers[0]);
-          const float* x_from = x.read(offset, rows, x_stride, columns, buffers[1]);
-          float* to = dx.place(offset, dx_stride, buffers[2]);
-          const Columns here = all.from(j);
-          for (int64_t k = 0; k < rows; ++k)
-            loops().gradient[f.kind](dy_from + k * dy_stride, x_from + k * x_stride,
-                                     to + k * dx_stride, columns, here, w, f.negative);
-          dx.write(offset, rows, piece.stride, columns, to);
-        });
+        const int64_t from = piece.offset + start * piece.stride;
+        x.loops().gradient[f.kind](dy.from(from), x.from(from), dx.from(from), count, piece.stride,
+                                   piece.columns, all, w, f.negative);
       });
     });
   });

@@ -37,8 +37,8 @@ struct Buffer {
   void set(int64_t i, float value) {
     floats[i] = value;
     if (type == FLOAT32) return;
-    loops().store[type - 1](&value, &halves[i], 1);
-    loops().load[type - 1](&halves[i], &floats[i], 1);
+    loops(type).set(halves.data(), i, value);
+    floats[i] = loops(type).at(halves.data(), i);
   }
   float get(int64_t i) { return values().at(i); }
   Type type;

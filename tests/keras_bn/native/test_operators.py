@@ -336,3 +336,17 @@ assert os.waitpid(child, 0)[1] == 0
 assert np.array_equal(before, batch_sums(x, 1, running, momentum)[0].numpy())
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@native
+@pytest.mark.parametrize("gamma", [1.0, 1.37, -0.6, 3e4])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_every_value_is_read_and_rounded_as_its_type_says(dtype, gamma):
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    x = tf.bitcast(tf.constant(bits[:, None]), dtype)
+    found = tf.constant([[[0.0], [0.0], [1.0], [1.0], [1.0]]])  # mean 0, variance 1
+    y = normalise_by(x, found, tf.constant([gamma]), tf.zeros(1), 0.0, -1, None)
+    wide = tf.cast(x, "float32")
+    wide = tf.where(tf.abs(wide) < np.finfo(np.float32).tiny, 0.0 * wide, wide)  # flushed
+    expected = tf.cast(wide * tf.constant(gamma), dtype)
+    np.testing.assert_array_equal(tf.cast(y, "float32"), tf.cast(expected, "float32"))
