@@ -28,7 +28,9 @@ from ..stages.precision.report import require_precision
 from .batch_size import largest_batch
 from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
-from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators
+from .explaining.explain import worst_samples
+from .explaining.in_bits import layers_in_decibels
+from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators, with_parts
 from .report import OutputParity, ParityReport
 from .samples.given import split
 from .samples.kinds import Drawn, drawn_for
@@ -123,8 +125,12 @@ def check_parity(
         notes=(*notes, *expected.notes),
         versions=versions(),
     )
-    if bits or explain is False or (explain is None and report.passed):
+    if explain is False or (explain is None and report.passed):
         return report
+    if bits:
+        wrong = [row for row in outputs if not row.passed]
+        batch = worst_samples(expected, wrong, signature)
+        return with_parts(report, layers_in_decibels(model, signature, path, batch), "layer")
     found = explain_difference(
         model,
         signature,
