@@ -261,9 +261,10 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             if reason is None:
                 return self.activated(ops.cast(self._train_fused(inputs), self.compute_dtype))
             return self.activated(self._train_portable(inputs, mask, sample_weight))
-        # Other ranks need a reshape around the kernel, which hides a batch norm from the export.
+        # Other ranks need a reshape around the kernel, which hides a batch norm from the export;
+        # with the channels first, a CPU and LiteRT transpose there and back around it.
         kernel = self.fused is not False and why_not_fused(dtype, training=False) is None
-        if kernel and len(inputs.shape) == 4 and self.axis % 4 in (1, 3):
+        if kernel and len(inputs.shape) == 4 and self.axis % 4 == 3:
             statistics = (*self._affine(), *self._running())
             outputs = fused_inference(inputs, *statistics, self.epsilon, self.axis)
             return self.activated(ops.cast(outputs, self.compute_dtype))

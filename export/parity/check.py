@@ -29,7 +29,9 @@ from ..stages.converted import StageFiles
 from ..stages.precision.report import require_precision
 from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
-from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators
+from .explaining.explain import worst_samples
+from .explaining.in_bits import layers_in_decibels
+from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators, with_parts
 from .report import OutputParity, ParityReport
 from .samples.kinds import Drawn
 from .samples.samples import Sampling
@@ -142,8 +144,13 @@ def check_samples(
         notes=(*notes, *expected.notes),
         versions=versions(),
     )
-    if bits or explain is False or (explain is None and report.passed):
+    if explain is False or (explain is None and report.passed):
         return report
+    if bits:
+        wrong = [row for row in outputs if not row.passed]
+        batch = worst_samples(expected, wrong, sampling.signature)
+        parts = layers_in_decibels(sampling.model, sampling.signature, path, batch)
+        return with_parts(report, parts, "layer")
     doubtful = [row for row in outputs if row.provider == _doubtful(outputs)]
     found = explain_difference(sampling, path, expected, doubtful, stages)
     return dataclasses.replace(

@@ -12,9 +12,12 @@ from .report import QUANTILES, Errors
 __all__ = [
     "argmax_agreement",
     "channel_errors",
+    "decibels",
     "errors_of",
     "is_rescaled",
+    "root_mean_square",
     "scale_of",
+    "signal_to_noise",
     "top5_agreement",
 ]
 
@@ -72,6 +75,31 @@ def _place(flat: np.intp, array: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat, array.shape))
 
 
+def root_mean_square(truth: np.ndarray) -> float:
+    """Return it over the finite values; 0 if there are none."""
+    finite = truth[np.isfinite(truth)].astype(np.float64)
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+
+
+def decibels(truth: np.ndarray, scale: float, rms: float) -> float:
+    """Return the power of the truth to that of an error, 20 log10 of their root mean squares.
+
+    Args:
+        truth: Any shape.
+        scale: What the error is relative to, in the units of `truth`.
+        rms: Root mean square error.
+    """
+    with np.errstate(divide="ignore"):
+        signal = np.float64(root_mean_square(truth)) / scale
+        return float(20 * np.log10(signal / rms)) if rms else np.inf
+
+
+def signal_to_noise(truth: np.ndarray, found: np.ndarray) -> float:
+    """Return the `decibels` of an array."""
+    scale = scale_of(truth)
+    return decibels(truth, scale, errors_of(truth, found, scale).rms)
+
+
 def channel_errors(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Return the largest error of each channel, relative to the channel's own scale.
 
@@ -121,8 +149,14 @@ def _agreement(truth: np.ndarray, found: np.ndarray, tolerance: float, count: in
     return float(good.all(1).mean())
 
 
-def is_rescaled(truth: np.ndarray, array: np.ndarray) -> bool:
-    """Say whether a factor and an offset per channel, the last axis, explain most of the error."""
+def is_rescaled(truth: np.ndarray, array: np.ndarray, may_leave: float = RESCALED) -> bool:
+    """Say whether a factor and an offset per channel, the last axis, explain most of the error.
+
+    Args:
+        truth: Shape (..., C).
+        array: The same shape.
+        may_leave: How much of the root mean square error they may leave.
+    """
     x, y = (a.reshape(-1, a.shape[-1]).astype(np.float64) for a in (truth, array))
     if len(x) < 4:
         return False
@@ -130,4 +164,4 @@ def is_rescaled(truth: np.ndarray, array: np.ndarray) -> bool:
     power = (dx**2).sum(0)
     factor = np.where(power > 0, (dx * dy).sum(0) / np.where(power > 0, power, 1.0), 1.0)
     left = np.sqrt(np.mean((dy - factor * dx) ** 2))
-    return bool(left <= RESCALED * np.sqrt(np.mean((y - x) ** 2)))
+    return bool(left <= may_leave * np.sqrt(np.mean((y - x) ** 2)))

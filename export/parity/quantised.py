@@ -1,19 +1,23 @@
 """Files that compute in 8 bits: what they hold, and where optimised and plain results part."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import onnx
 
+from keras_bn.reporting import counted
+
 from ..foreign.whole import is_quantised
 from ..runtime.session import LEVELS, OnnxRuntime, with_outputs
-from .report import ENOUGH_SAMPLES, SAME_CLASS, OutputParity
+from .report import ENOUGH_SAMPLES, SAME_CLASS, Fault, OutputParity, ParityReport
 from .rule import SIGNAL_TO_NOISE
 
-__all__ = ["UNCALIBRATED", "notes_of_bits", "quantised_operators"]
+__all__ = ["UNCALIBRATED", "as_read", "notes_of_bits", "quantised_operators", "with_parts"]
 
 UNCALIBRATED = ("constant", "out of range")  # kinds of draws that no file in 8 bits is made for
 PARTED = 4.0  # times the error without optimisations that theirs must be, to be looked into
+NAMED = 3  # layers or tensors that a note names
 STEP = 0.5  # of a step of 8 bits, root mean square, by which tensors part
 
 
@@ -46,6 +50,44 @@ def notes_of_bits(
     )
     parting = _parting(rows, proto, inputs, batch)
     return [judged] if parting is None else [judged, parting]
+
+
+def as_read(proto: onnx.ModelProto) -> dict[str, str]:
+    """Return, for each tensor that a file turns into 8 bits, the one that its readers see instead.
+
+    What was in a Relu may be in those 8 bits, which have nothing below 0.
+    """
+    back = {n.input[0]: n.output[0] for n in proto.graph.node if n.op_type == "DequantizeLinear"}
+    quantised = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    return {n.input[0]: back[n.output[0]] for n in quantised if n.output[0] in back}
+
+
+def with_parts(report: ParityReport, parts: dict[str, float], what: str) -> ParityReport:
+    """Let a report on a file in 8 bits tell the signal to noise of its parts.
+
+    Args:
+        report: The report.
+        parts: In dB, by name, in order.
+        what: What they are: "layer" or "tensor".
+
+    Returns:
+        The report with a note on the least, and if it failed with the first as its fault that has
+        less than outputs must.
+    """
+    if not parts:
+        return report
+    least = sorted(parts, key=lambda name: parts[name])[:NAMED]
+    told = ", ".join(f"{name!r} {parts[name]:.1f} dB" for name in least)
+    note = f"of {counted(len(parts), what)}, the least signal to noise has {told}"
+    fault = None
+    first = next((name for name, signal in parts.items() if signal < SIGNAL_TO_NOISE), None)
+    if first is not None and not report.passed:
+        layers, value = ((first,), None) if what == "layer" else ((), first)
+        below = f"with a signal to noise below {SIGNAL_TO_NOISE:g} dB"
+        detail = f"The first {what} {below} is {first!r}: {parts[first]:.1f} dB."
+        fault = Fault("file", layers, value, detail)
+    notes = (*report.notes, note)
+    return dataclasses.replace(report, signal_to_noise=parts, fault=fault, notes=notes)
 
 
 def _parting(

@@ -226,6 +226,8 @@ class ParityReport:
         notes: What a reader should know besides.
         stages: The stages of a fresh export, in order; empty unless they were looked at.
         layers: The layers, in the file's order; empty unless they were looked at.
+        signal_to_noise: Of a file that computes in 8 bits, that of each layer, by path, or, where
+            two files are compared, of each tensor that both name; in dB. Empty unless looked at.
         fault: Where the file goes wrong; None if it agrees, or nobody looked.
         versions: Versions of what it was measured with, by name.
     """
@@ -239,6 +241,7 @@ class ParityReport:
     notes: tuple[str, ...] = ()
     stages: tuple[StageParity, ...] = ()
     layers: tuple[LayerParity, ...] = ()
+    signal_to_noise: dict[str, float] = dataclasses.field(default_factory=dict)
     fault: Fault | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 

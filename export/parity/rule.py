@@ -24,7 +24,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .measure import argmax_agreement, channel_errors, errors_of, scale_of, top5_agreement
+from .measure import (
+    argmax_agreement,
+    channel_errors,
+    decibels,
+    errors_of,
+    root_mean_square,
+    scale_of,
+    top5_agreement,
+)
 from .report import Errors, OutputParity
 
 __all__ = ["FLOAT64", "FLOOR", "MULTIPLE", "TRUTHS", "bad_channel", "compare", "tolerances"]
@@ -95,7 +103,7 @@ def compare(
 
     def judged(noise: list[np.ndarray]) -> OutputParity:
         if quantised:
-            signal = _rms(truth) / scale
+            signal = root_mean_square(truth) / scale
             largest, rms = 1.0, max(signal * 10 ** (-SIGNAL_TO_NOISE / 20), RMS_FALLBACK * epsilon)
             channel = None
         elif reference in TRUTHS:
@@ -123,7 +131,7 @@ def compare(
             argmax_agreement=argmax_agreement(truth, worst, alike),
             top5_agreement=top5_agreement(truth, worst, alike),
             bad_channel=channel if max(off.max, on.max) <= largest else None,
-            signal_to_noise=_decibels(truth, scale, max(off.rms, on.rms)) if quantised else None,
+            signal_to_noise=decibels(truth, scale, max(off.rms, on.rms)) if quantised else None,
         )
 
     row = judged([])
@@ -131,17 +139,6 @@ def compare(
     if row.passed or reference not in TRUTHS or not finite or quantised:
         return row
     return judged(rounded())
-
-
-def _rms(truth: np.ndarray) -> float:
-    finite = truth[np.isfinite(truth)].astype(np.float64)
-    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-
-
-def _decibels(truth: np.ndarray, scale: float, rms: float) -> float:
-    """Return the power of the truth beside that of an error, which is relative to `scale`."""
-    with np.errstate(divide="ignore"):
-        return float(20 * np.log10(np.float64(_rms(truth)) / scale / rms)) if rms else np.inf
 
 
 def bad_channel(

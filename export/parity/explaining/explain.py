@@ -35,7 +35,7 @@ from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
 from .stored import fault_of_content
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "is_batch_free", "worst_samples"]
 
 LAYER_SAMPLES = 2
 HEAVY = 2**24  # bytes
@@ -245,9 +245,9 @@ def _compared(
         sampling.model,
         signature,
         graph.path,
-        _worst_samples(expected, wrong, signature),
+        worst_samples(expected, wrong, signature),
         expected.epsilon,
-        divisible=_is_batch_free(signature),
+        divisible=is_batch_free(signature),
         wrong_outputs={row.name for row in wrong},
         right=before.path if before is not None and alike else None,
         trusted=trusted,
@@ -268,7 +268,7 @@ def _stage(name: Stage, rows: Sequence[OutputParity], *, plain: bool) -> StagePa
     return StageParity(name, errors(worst), worst.name, passed)
 
 
-def _worst_samples(expected: Expected, wrong: list[OutputParity], signature: Signature) -> Samples:
+def worst_samples(expected: Expected, wrong: list[OutputParity], signature: Signature) -> Samples:
     """Return the sample with the largest error, and another one; a fixed batch as it is."""
     case: Case = expected.cases[0]
     row = 0
@@ -282,11 +282,12 @@ def _worst_samples(expected: Expected, wrong: list[OutputParity], signature: Sig
         if row < count or batch is batches[-1]:
             break
         row -= count
-    if count <= LAYER_SAMPLES or not _is_batch_free(signature):
+    if count <= LAYER_SAMPLES or not is_batch_free(signature):
         return batch
     rows = [row % count, (row + 1) % count]
     return [array[rows] for array in batch]
 
 
-def _is_batch_free(signature: Signature) -> bool:
+def is_batch_free(signature: Signature) -> bool:
+    """Say whether every input takes any number of samples."""
     return all(spec.shape.rank and spec.shape[0] is None for spec in signature.specs)

@@ -38,7 +38,7 @@ from ..samples.refusal import cannot_run
 from .matching import Match, Record, best_match, candidates, compared, folded_before
 from .taps import Taps, first_wrong, known_before
 
-__all__ = ["Layers", "compare_layers"]
+__all__ = ["KerasSide", "Layers", "Side", "compare_layers", "portions"]
 
 PORTION = 64 * 2**20
 LARGEST_PAIR = 256 * 2**20
@@ -89,17 +89,17 @@ def compare_layers(
             not is wrong also where no output shows it.
         moved: Names of the operators whose outputs may be rescaled.
     """
-    keras_side = _KerasSide(model, signature, batch)
+    keras_side = KerasSide(model, signature, batch)
     shapes = keras_side.record(set())
     if divisible and sum(item.bytes for item in shapes) > LARGEST_PAIR:
         batch = [array[:1] for array in batch]
-        keras_side = _KerasSide(model, signature, batch)
+        keras_side = KerasSide(model, signature, batch)
         shapes = keras_side.record(set())
     inputs = [spec.name for spec in signature.specs]
-    file = _Side(Taps(path, model), shapes, inputs, batch)
-    twin = _Side(Taps(right, model), shapes, inputs, batch) if right is not None else None
+    file = Side(Taps(path, model), shapes, inputs, batch)
+    twin = Side(Taps(right, model), shapes, inputs, batch) if right is not None else None
     found = _Findings()
-    for portion in _portions(file.offers, twin.offers if twin else {}, shapes):
+    for portion in portions(file.offers, twin.offers if twin else {}, shapes):
         offers = [*file.offers_of(portion), *(twin.offers_of(portion) if twin else [])]
         wanted = {place for places in offers for place in places}
         record = Record(keras_side.record(wanted, wide=True), keras_side.record(wanted), epsilon)
@@ -203,7 +203,7 @@ class _Findings:
         return {value for value, row in self.rows.items() if row.status == "differs"}
 
 
-class _Side:
+class Side:
     """A graph, what its tensors may hold, and their values on one batch."""
 
     def __init__(
@@ -213,9 +213,11 @@ class _Side:
         self._inputs, self._batch = inputs, batch
 
     def offers_of(self, values: list[str]) -> list[list[int]]:
+        """Return the places of what each of some tensors may hold."""
         return [self.offers[value] for value in values if value in self.offers]
 
     def values(self, names: list[str]) -> dict[str, np.ndarray]:
+        """Compute those of some tensors that may hold anything."""
         wanted = [name for name in names if name in self.offers]
         if not wanted:
             return {}
@@ -223,7 +225,7 @@ class _Side:
         return dict(zip(wanted, arrays, strict=True))
 
 
-class _KerasSide:
+class KerasSide:
     """A model that runs on one batch, as often as is asked, and notes what its layers return.
 
     Attributes:
@@ -237,6 +239,7 @@ class _KerasSide:
         self.outputs: list[str] = []
 
     def record(self, wanted: set[int], *, wide: bool = False) -> list[Intermediate]:
+        """Return what the layers return, with the values of some, in float64 if `wide`."""
         notes: list[Intermediate] = []
 
         @contextlib.contextmanager
@@ -254,10 +257,16 @@ class _KerasSide:
         return notes
 
 
-def _portions(
+def portions(
     offered: dict[str, list[int]], intended: dict[str, list[int]], shapes: list[Intermediate]
 ) -> Iterator[list[str]]:
-    """Cut the tensors into portions; each has at least one."""
+    """Cut tensors into portions of `PORTION` bytes; each has at least one.
+
+    Args:
+        offered: The places of what each may hold, by name.
+        intended: Likewise in a right graph.
+        shapes: What the layers return.
+    """
     portion: list[str] = []
     places: set[int] = set()
     for value, offers in offered.items():

@@ -17,7 +17,7 @@ from ..report import LayerParity
 from ..rule import bad_channel, tolerances
 from .taps import Taps
 
-__all__ = ["Match", "Record", "best_match", "candidates", "compared", "folded_before"]
+__all__ = ["Match", "Record", "arranged", "best_match", "candidates", "compared", "folded_before"]
 
 # As they are; channels second; channels last where Keras has them second; time first.
 ORDERS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
@@ -128,10 +128,10 @@ def best_match(array: np.ndarray, places: list[int], record: Record) -> Match | 
         if true is None or array.dtype.kind != "f":
             continue
         for order in range(len(ORDERS)):
-            arranged = _arranged(array, order, true.shape)
-            if arranged is None:
+            held = arranged(array, order, true.shape)
+            if held is None:
                 continue
-            distance = _distance(true, arranged)
+            distance = _distance(true, held)
             if best is None or distance <= nearest:  # the last of equals
                 nearest, best = distance, Match(place, order)
     return best
@@ -148,8 +148,8 @@ def compared(value: str, array: np.ndarray, match: Match, record: Record) -> Lay
     """
     item, epsilon = record.truth[match.place], record.epsilon
     true, narrow = np.asarray(item.values), np.asarray(record.own[match.place].values)
-    arranged = _arranged(array, match.order, true.shape)
-    found = np.full(true.shape, np.nan) if arranged is None else arranged
+    held = arranged(array, match.order, true.shape)
+    found = np.full(true.shape, np.nan) if held is None else held
     scale = scale_of(true)
     keras, onnx = errors_of(true, narrow, scale), errors_of(true, found, scale)
     largest, _ = tolerances(keras, [], epsilon)
@@ -168,8 +168,17 @@ def compared(value: str, array: np.ndarray, match: Match, record: Record) -> Lay
     )
 
 
-def _arranged(array: np.ndarray, order: int, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return an array with its axes in an order that gives a shape, but for axes of size 1."""
+def arranged(array: np.ndarray, order: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return an array with its axes in an order that gives a shape, but for axes of size 1.
+
+    Args:
+        array: The array.
+        order: An index of `ORDERS`.
+        shape: The shape.
+
+    Returns:
+        None if it does not give that.
+    """
     if array.ndim < 3 and order:
         return None
     view = ORDERS[order](array)

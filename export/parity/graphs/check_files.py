@@ -18,7 +18,7 @@ from ...files.provenance import OF_ONNX, versions
 from ...runtime.providers import require_providers
 from ...runtime.session import LEVELS, Samples, by_position
 from ..measure import errors_of, scale_of
-from ..quantised import UNCALIBRATED, notes_of_bits, quantised_operators
+from ..quantised import UNCALIBRATED, notes_of_bits, quantised_operators, with_parts
 from ..report import Fault, OutputParity, ParityReport
 from ..rule import MULTIPLE, TRUTHS, compare
 from ..samples.given import LARGEST_BATCH, split
@@ -34,6 +34,7 @@ from ..samples.kinds import (
 from .draws import distributions_of_graph, inputs_of
 from .first_difference import first_difference
 from .float64 import Arrays
+from .in_bits import tensors_in_decibels
 from .side import OnnxSource, Side
 from .truth import GraphTruth
 from .widening import coarsest_epsilon
@@ -114,12 +115,12 @@ def check_files(
     fault = None
     wrong = [row for row in rows if not row.passed]
     if bits:
-        there = by_position(names, [spec.name for spec in inputs_of(sides[1].proto)])
+        there = _names_there(names, sides[1])
         notes += notes_of_bits(bits, rows, sides[1].proto, there, batches[-1].arrays)
     elif wrong:
         batch = next(b for b in batches if b.case == wrong[0].case)
         fault = _fault(sides, names, truth, batch, epsilon, wrong)
-    return ParityReport(
+    report = ParityReport(
         sides[0].name,
         sides[1].name,
         int(seed) if inputs is None else None,
@@ -133,6 +134,11 @@ def check_files(
         fault=fault,
         versions=versions(OF_ONNX),
     )
+    if not bits or truth.missing is not None:
+        return report
+    fed = dict(zip(names, batches[0].arrays, strict=True))
+    others = dict(zip(_names_there(names, sides[1]), batches[0].arrays, strict=True))
+    return with_parts(report, tensors_in_decibels(truth.graph, sides[1], fed, others), "tensor")
 
 
 def cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError:
@@ -254,6 +260,11 @@ def _of_output(rounded: Callable[[], list[Samples]], i: int) -> list[np.ndarray]
     return [outputs[i] for outputs in rounded()]
 
 
+def _names_there(names: list[str], second: Side) -> list[str]:
+    """Return what the second file calls the inputs of the first."""
+    return by_position(names, [spec.name for spec in inputs_of(second.proto)])
+
+
 def _fault(
     sides: list[Side],
     names: list[str],
@@ -266,7 +277,7 @@ def _fault(
     if truth.missing is not None:
         return Fault("file", (), None, f"What differs first is not known: {truth.missing}.")
     second = sides[1].proto
-    there = by_position(names, [spec.name for spec in inputs_of(second)])
+    there = _names_there(names, sides[1])
     called = by_position(truth.graph.outputs, [value.name for value in second.graph.output])
     inputs = dict(zip(names, batch.arrays, strict=True))
     others = dict(zip(there, batch.arrays, strict=True))

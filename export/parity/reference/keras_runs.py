@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_bn.interception import eager_functions
+from keras_bn.interception import eager_functions, replaced_methods
 
 from ...runtime.session import Run, Samples
 from ...signature import Signature, output_names
@@ -19,6 +19,8 @@ from .float64_weights import Float64Weights, computing_in_float64
 from .refused import StoodIn, standing_in
 
 __all__ = ["in_keras"]
+
+DATA_LAYER = keras.layers.Rescaling.__base__  # called otherwise by other versions of Keras
 
 
 def in_keras(
@@ -48,12 +50,34 @@ def in_keras(
         scope = keras.StatelessScope() if weights is None else weights.scope()
         # The trace of a function that was built by its own first call keeps the weights of then.
         standing = standing_in(model, stood_in or StoodIn())
-        with eager_functions(), _whole_tracebacks(), wide, scope, standing, within():
+        data = _casting_data(model)
+        with eager_functions(), _whole_tracebacks(), wide, scope, standing, data, within():
             outputs = model(*signature.pack(tensors), training=False)
         names[:] = output_names(model, [spec.name for spec in signature.specs], outputs)
         return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
 
     return run, names
+
+
+def _casting_data(model: keras.Model) -> AbstractContextManager[None]:
+    """Let preprocessing layers cast what they are given, as they do in a graph and so in `predict`.
+
+    Called eagerly, a Resizing of integers returns integers, although it declares floats.
+    """
+
+    def casting(layer: Any) -> Callable[..., Any]:
+        call = layer.call
+
+        def called(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            given = keras.tree.map_structure(
+                lambda x: keras.ops.cast(x, layer.compute_dtype), inputs
+            )
+            return call(given, *args, **kwargs)
+
+        return called
+
+    layers = {id(part): part for part in model._flatten_layers() if isinstance(part, DATA_LAYER)}
+    return replaced_methods([(layer, "call", casting(layer)) for layer in layers.values()])
 
 
 @contextlib.contextmanager

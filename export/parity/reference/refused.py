@@ -122,6 +122,7 @@ def _or_stand_in(
         if parameter.default not in (parameter.empty, None)
     }
 
+    @functools.wraps(original)
     def called(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         given = {key: value for key, value in bound.arguments.items() if value is not None}

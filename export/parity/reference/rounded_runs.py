@@ -8,19 +8,21 @@ The model runs in float64 with every weight w and every output y of a layer roun
 layer, a recurrent cell or a model's own code, is rounded as y + epsilon u, and SiLU and GELU, which
 are x times such a gate, as y + |x| epsilon u: ONNX Runtime's errors in these are absolute, and all
 that there is to see where every gate is shut. A sum or a mean over many positions, such as a norm
-takes, is rounded by as much as the order of its additions may make of it (`sums.py`). What comes
-out differs from the truth as an implementation in that precision may, and so tells a network that
-enlarges rounding errors, on which Keras itself may have been lucky, from a file that is wrong.
+takes, is rounded by as much as the order of its additions may make of it (`sums.py`), and so is a
+convolution of thousands of terms. What comes out differs from the truth as an implementation in
+that precision may, and so tells a network that enlarges rounding errors, on which Keras itself may
+have been lucky, from a file that is wrong.
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import gen_math_ops
+from tensorflow.python.ops import gen_math_ops, gen_nn_ops
 
 from keras_bn.interception import call_of, replaced_methods
 
@@ -28,7 +30,7 @@ from ...runtime.session import Samples, run_batches
 from ...signature import Signature
 from .float64_weights import Float64Weights
 from .keras_runs import in_keras
-from .sums import SINGLE, sum_error
+from .sums import SINGLE, convolution_share, sum_error
 
 __all__ = ["run_rounded"]
 
@@ -37,6 +39,7 @@ GATES = ("sigmoid", "erf", "erfc")  # of at most 2
 GATED = ("silu", "swish", "gelu")  # x times a gate
 # What every sum of TensorFlow's ends in, be it in a norm, in pooling or in a model's own code.
 SUMS = {"_sum": True, "mean": False}  # whether it is the sum itself, not its n-th part
+CONVOLUTIONS = ("conv2d", "conv3d")
 
 
 def run_rounded(
@@ -108,6 +111,10 @@ def _rounding(
         (gen_math_ops, name, _rounded_sum(vars(gen_math_ops)[name], total, off, epsilon))
         for name, total in SUMS.items()
     ]
+    sums += [
+        (gen_nn_ops, name, _rounded_convolution(vars(gen_nn_ops)[name], off, epsilon))
+        for name in CONVOLUTIONS
+    ]
     with replaced_methods(rounding + gates + sums):
         yield
 
@@ -125,6 +132,32 @@ def _rounded_sum(
         error = sum_error(terms, tuple({int(a) % terms.ndim for a in np.ravel(axis)}))
         count = 1 if total else terms.size / max(error.size, 1)
         return off(y, error * epsilon / SINGLE / max(count, 1))
+
+    return called
+
+
+def _rounded_convolution(
+    function: Callable[..., Any], off: Callable[..., Any], epsilon: float
+) -> Callable[..., Any]:
+    """Return a convolution that is off as the order of its additions may make it."""
+    signature = inspect.signature(function)
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        y = function(*args, **kwargs)
+        if not hasattr(y, "numpy") or y.dtype != tf.float64:  # a symbol in a loop; another thread
+            return y
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = bound.arguments
+        if arguments["data_format"].startswith("NC"):  # float64 is computed with these last
+            return y
+        x, kernel = (tf.convert_to_tensor(arguments[name]) for name in ("input", "filter"))
+        share = convolution_share(x.numpy(), kernel.numpy(), arguments["dilations"][1:-1])
+        if not share:
+            return y
+        arguments |= {"input": tf.abs(x), "filter": tf.abs(kernel)}
+        whole = function(*bound.args, **bound.kwargs)
+        return off(y, whole.numpy() * (share * epsilon / SINGLE))
 
     return called
 

@@ -148,6 +148,7 @@ def drawn_for(
         ExportError: As `draw`, and as `use` does with normal values if no others do.
     """
     batches, drawn, notes = draw(None)
+    tried = []
     try:
         return use((batches, drawn, notes))
     except NothingFiniteError as e:
@@ -163,8 +164,10 @@ def drawn_for(
             try:
                 return use((batches, others, [*notes, note]))
             except NothingFiniteError:
-                continue
-        raise e
+                tried.append(f"[{low:g}, {high:g})")
+        if not tried:
+            raise
+        raise NothingFiniteError(f"{e} Draws from {' and '.join(tried)} give none either.") from e
 
 
 def require_finite(

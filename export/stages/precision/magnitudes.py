@@ -34,12 +34,12 @@ def largest_magnitudes(
         samples: Batches, each an array for every graph input, by name.
 
     Returns:
-        For each float32 graph input and node output, by name, the largest magnitude in any batch;
-        0 for one that was always empty. Subgraphs are not looked into.
+        For each float32 graph input and node output, by name, the largest magnitude in any batch
+        on which all are finite; 0 for one that was always empty. Subgraphs are not looked into.
 
     Raises:
         ExportError: If there are no samples, or one lacks an input, or ONNX Runtime cannot run the
-            graph on them, or a value in between is Inf or NaN.
+            graph on them, or a value in between is Inf or NaN on each.
     """
     values = [
         value
@@ -50,19 +50,22 @@ def largest_magnitudes(
         return {}
     run = _runner(model, [str(value.name) for value in values])
     largest = np.zeros(len(values), np.float64)
-    batches = 0
+    batches, error = 0, None
     for batch in samples:
         found, total = run(batch)
         wrong = np.isnan(total) | np.isposinf(found)
         if wrong.any():
             index = int(wrong.argmax())
-            raise ExportError(
-                "export: every value must be finite on the samples for `precision='float16'`. "
+            error = error or ExportError(
+                "export: every value must be finite on some samples for `precision='float16'`. "
                 f"Received: {'NaN' if math.isnan(total[index]) else 'Inf'} in tensor "
                 f"{values[index].name!r}. Give other samples, or mend the model."
             )
+            continue  # such as the logarithm of a constant 0, which is what it is in any precision
         largest = np.maximum(largest, found)
         batches += 1
+    if not batches and error is not None:
+        raise error
     if not batches:
         raise ExportError(
             "export: `samples` must have at least one batch for `precision='float16'`, to see "

@@ -7,8 +7,8 @@ kernel size k, a dilation d and a stride s the padding, both sides together, is
     "valid"     0
     "same"      max((k - 1) * d - (n - 1) mod s, 0); half of it, rounded down, in front
 
-so that only a stride makes it depend on the size; then a Pad computes it, because ONNX Runtime
-refuses `auto_pad` with dilations.
+so that only a stride makes it depend on the size. If what is in front depends on it too, as for all
+odd kernels, a Pad computes it, because ONNX Runtime refuses `auto_pad` with dilations.
 
 Kernels go from (*spatial, C / groups, F) to (F, C / groups, *spatial); depthwise ones, which are
 (*spatial, C, multiplier) in Keras, have as many groups as channels.
@@ -148,11 +148,12 @@ class _Window:
         padding: list[Any] = []
         for axis, (reach, stride) in enumerate(zip(self._reach, self.strides, strict=True)):
             size = self._sizes[axis]
-            if stride == 1:
+            in_front = {max(reach - rest, 0) // 2 for rest in range(stride)}
+            if size is not None:
+                padding.append(max(reach - (size - 1) % stride, 0))
+            elif len(in_front) == 1:  # one more behind than needed makes no further window
                 padding.append(reach)
-            elif size is None:
+            else:
                 size = tf.shape(x)[axis + (2 if self.channel_axis == 1 else 1)]
                 padding.append(tf.maximum(reach - (size - 1) % stride, 0))
-            else:
-                padding.append(max(reach - (size - 1) % stride, 0))
         return padding

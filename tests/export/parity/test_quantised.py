@@ -1,7 +1,10 @@
 """Files in 8 bits: named, judged by signal to noise, and made as docs/export.md says."""
 
+import contextlib
 import dataclasses
+import re
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,7 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from keras_bn import BatchNormalization
 from keras_bn.export import check_parity, export_onnx
@@ -18,30 +20,28 @@ from keras_bn.export.parity import rule
 from keras_bn.export.parity.graphs.check_files import check_files
 from keras_bn.export.parity.quantised import notes_of_bits, quantised_operators
 
-
-class Samples(CalibrationDataReader):
-    def __init__(self, images):
-        self.batches = iter([{"image": images[i : i + 16]} for i in range(0, len(images), 16)])
-
-    def get_next(self):
-        return next(self.batches, None)
+LAYERS = ["relu", "conv", "pool", "dense"]
 
 
-def quantise(source, target, images):
-    """Quantise as docs/export.md says."""
-    options = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": True}
-    with warnings.catch_warnings():
+PAGE = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
+(RECIPE,) = re.findall(r"^```python\n(from onnxruntime\.quantization .*?)^```", PAGE, re.M | re.S)
+
+
+def quantise(folder, images):
+    """Run the page's own code, which makes int8.onnx of model.onnx in a folder."""
+    with contextlib.chdir(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        quantize_static(source, target, Samples(images), **options)
+        exec(RECIPE, {"images": images})  # noqa: S102
 
 
 @pytest.fixture(scope="module")
 def network():
     keras.utils.set_random_seed(0)
     x = keras.Input((8, 8, 1), name="image")
-    y = keras.layers.ReLU()(BatchNormalization()(keras.layers.Conv2D(8, 3)(x)))
-    y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(y))
-    return keras.Model(x, keras.layers.Dense(4)(y))
+    y = keras.layers.ReLU(name="relu")(BatchNormalization()(keras.layers.Conv2D(8, 3)(x)))
+    y = keras.layers.Conv2D(8, 3, name="conv")(y)
+    y = keras.layers.GlobalAveragePooling2D(name="pool")(y)
+    return keras.Model(x, keras.layers.Dense(4, name="dense")(y))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def files(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantised")
     images = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype(np.float32)
     export_onnx(network, folder / "model.onnx", check=False)
-    quantise(folder / "model.onnx", folder / "int8.onnx", images)
+    quantise(folder, images)
     return folder / "model.onnx", folder / "int8.onnx", images
 
 
@@ -63,6 +63,11 @@ def test_file_in_8_bits_is_named_and_judged_by_signal_to_noise(network, files):
     assert "QuantizeLinear" in " ".join(report.notes)
     assert report.fault is None
     assert "signal to noise" in str(row)
+    # Convolution, batch norm and ReLU are one operator, called by what its 8 bits hold.
+    assert [*report.signal_to_noise] == LAYERS
+    assert min(report.signal_to_noise.values()) > 20
+    assert "of 4 layers, the least signal to noise has" in " ".join(report.notes)
+    assert not check_parity(network, files[1], inputs=files[2], explain=None).signal_to_noise
 
 
 def test_draws_are_those_that_a_calibration_covers(network, files):
@@ -72,9 +77,11 @@ def test_draws_are_those_that_a_calibration_covers(network, files):
     assert report.outputs[0].signal_to_noise > 20
 
 
-def test_file_with_a_wrong_scale_fails(network, files, tmp_path):
+@pytest.mark.parametrize(("number", "layer"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 3)])
+def test_wrong_scale_is_found_and_located(number, layer, network, files, tmp_path):
     proto = onnx.load(files[1])
-    name = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear").input[1]
+    quantising = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    name = quantising[number].input[1]
     tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
     wrong = np.asarray(numpy_helper.to_array(tensor) / np.float32(4))
     tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
@@ -82,6 +89,10 @@ def test_file_with_a_wrong_scale_fails(network, files, tmp_path):
     report = check_parity(network, tmp_path / "wrong.onnx", inputs=files[2])
     assert not report.passed
     assert report.outputs[0].signal_to_noise < 20
+    assert report.fault.layers == (LAYERS[layer],)
+    assert f"signal to noise below 20 dB is {LAYERS[layer]!r}: " in report.fault.detail
+    two = check_files(files[0], tmp_path / "wrong.onnx", inputs=files[2])
+    assert two.fault.value == (LAYERS[layer] if number else "Reshape")
 
 
 def test_two_files_of_which_one_is_in_8_bits(files):
@@ -89,6 +100,9 @@ def test_two_files_of_which_one_is_in_8_bits(files):
     assert report.passed, str(report)
     assert report.outputs[0].signal_to_noise > 20
     assert check_files(files[0], files[0]).outputs[0].signal_to_noise is None
+    assert [*report.signal_to_noise] == ["Reshape", *LAYERS]
+    assert "tensors, the least signal to noise has" in " ".join(report.notes)
+    assert not check_files(files[0], files[0]).signal_to_noise
 
 
 def test_float_file_is_not_in_8_bits(files):
@@ -150,7 +164,7 @@ def test_digits_keep_their_accuracy_in_8_bits(tmp_path):
     train, test, train_digits, test_digits = digits._load_digits()
     model = digits._train(train, train_digits, lambda _: None)
     export_onnx(model, tmp_path / "model.onnx")
-    quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx", train[:256])
+    quantise(tmp_path, train[:256])
     report = check_parity(model, tmp_path / "int8.onnx", inputs=test)
     assert report.passed, str(report)
     assert report.outputs[0].argmax_agreement > 0.98

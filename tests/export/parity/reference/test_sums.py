@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from keras_bn.export import check_parity, export_onnx
-from keras_bn.export.parity.reference.sums import sum_error
+from keras_bn.export.parity.reference.sums import LONG, convolution_share, sum_error
 from tests.export.graphs import graph
 from tests.export.parity.normed_networks import normed
 from tests.export.parity.parity_faults import weight_of_one_channel
@@ -55,6 +55,45 @@ def test_onnx_runtime_is_not_further_off(axes, rng):
         count = np.prod([x.shape[axis] for axis in axes])
         allowed = 4 * sum_error(x.astype(np.float64), axes) / count + 4 * EPSILON
         assert (np.abs(found - x[(0,) * 4]) <= allowed).all()
+
+
+def test_share_of_a_convolution_is_that_of_its_sum():
+    x, kernel = np.full((1, 9216, 1), 0.7371), np.ones((9216, 1, 1))
+    share = convolution_share(x, kernel, [1])
+    assert share == pytest.approx(sum_error(x, (1,)).item() / (9216 * 0.7371))
+    assert convolution_share(x[:, :96], kernel, [1]) < share  # the rest is padding
+    assert convolution_share(np.zeros_like(x), kernel, [1]) == 0
+
+
+def test_share_of_a_convolution_with_dilation_and_groups(rng):
+    x = np.full((5, 100, 100, 8), 0.3)
+    kernel = np.full((48, 48, 2, 12), 0.7)
+    assert convolution_share(x, kernel, [2, 1]) > 10 * EPSILON
+    assert convolution_share(rng.normal(size=x.shape), kernel, [2, 1]) < EPSILON
+
+
+def test_share_of_a_short_convolution_is_not_looked_at():
+    assert convolution_share(np.full((1, LONG - 1, 1), 0.7), np.ones((LONG - 1, 1, 1)), [1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "options"),
+    [
+        pytest.param((400, 400, 3), 400, {}, id="2-D"),
+        pytest.param((3, 30, 30, 30), 30, {"data_format": "channels_first"}, id="3-D"),
+    ],
+)
+def test_convolution_of_many_equal_terms_raises_no_alarm(shape, size, options, tmp_path):
+    x = keras.Input(shape)
+    count = 3 * size ** (len(shape) - 1)
+    layer = keras.layers.Conv2D if len(shape) == 3 else keras.layers.Conv3D
+    constant = keras.initializers.Constant(1 / count)
+    model = keras.Model(x, layer(1, size, kernel_initializer=constant, **options)(x))
+    report = export_onnx(model, tmp_path / "model.onnx")
+    assert report.parity.passed
+    kernel = model.layers[-1].kernel
+    kernel.assign(kernel * 1.01)
+    assert not check_parity(model, tmp_path / "model.onnx", explain=False).passed
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,14 @@ def test_nan_is_found_wherever_it_stands(position):
         largest_magnitudes(model, [{"x": x}])
 
 
+def test_batch_that_is_not_finite_is_left_to_the_others():
+    model = graph("g (float[N] x) => (float[N] y) { y = Log(x) }")
+    batches = [{"x": [np.e]}, {"x": [0.0, 100.0]}, {"x": [np.e**3]}]
+    assert largest_magnitudes(model, batches)["y"] == pytest.approx(3)
+    with pytest.raises(ExportError, match=r"finite on some samples .* Inf in tensor 'y'"):
+        largest_magnitudes(model, batches[1:2])
+
+
 def test_large_finite_values_are_no_infinities():
     model = graph("g (float[N] x) => (float[N] y) { y = Relu(x) }")
     x = np.full(4, 3e38, np.float32)

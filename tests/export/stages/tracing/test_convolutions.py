@@ -71,13 +71,15 @@ def test_dilated_convolution_with_strides_is_one_conv(
     assert found["BatchNormalization"] == 0
 
 
-@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "stride", "computed"), [(3, 2, 2, 1), (3, 2, 3, 1), ((4, 2), 3, 2, 0)]
+)
 def test_padding_of_a_dilated_convolution_with_strides_follows_the_size(
-    stride, rng, randomised, tmp_path
+    kernel, dilation, stride, computed, rng, randomised, tmp_path
 ):
-    made = layers.DepthwiseConv2D(3, padding="same", dilation_rate=2, strides=stride)
+    made = layers.DepthwiseConv2D(kernel, padding="same", dilation_rate=dilation, strides=stride)
     model = randomised(normalised((None, None, 4), made))
-    exported(model, tmp_path)
+    assert exported(model, tmp_path)["Pad"] == computed
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     for height in range(1, 10):
         x = rng.normal(size=(2, height, 12 - height, 4)).astype(np.float32)

@@ -7,7 +7,9 @@ import pytest
 
 from keras_bn import BatchNormalization
 from keras_bn.export import export_onnx
+from keras_bn.export.runtime.session import LEVELS, OnnxRuntime
 from keras_bn.export.stages.tracing.resizing import _cubic_shares, _shares
+from tests.tolerances import assert_close
 
 layers = keras.layers
 
@@ -37,6 +39,19 @@ def test_area_of_pixels(opset, rng, tmp_path):
     y = layers.Resizing(4, 5, interpolation="area")(layers.Rescaling(1 / 255.0)(x))
     images = rng.integers(0, 256, (2, 9, 8, 3)).astype(np.uint8)
     exported(keras.Model(x, y), tmp_path, inputs=images, opset=opset)
+
+
+@pytest.mark.parametrize("interpolation", ["area", "bilinear", "nearest"])
+def test_whole_numbers_are_resized_as_floats_like_in_predict(interpolation, rng, tmp_path):
+    x = keras.Input((12, 10, 3), name="x", dtype="uint8")
+    resizing = layers.Resizing(7, 6, interpolation=interpolation)
+    model = keras.Model(x, layers.Rescaling(1 / 255.0)(resizing(x)))
+    exported(model, tmp_path)
+    images = rng.integers(0, 256, (2, 12, 10, 3)).astype(np.uint8)
+    found = OnnxRuntime(tmp_path / "model.onnx", LEVELS[0]).runner(["x"], [model.output_names[0]])(
+        [images]
+    )
+    assert_close(found[0], model.predict(images, verbose=0))
 
 
 def test_area_in_channels_first(tmp_path):
