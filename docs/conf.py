@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from generated_pages import format_docstring, write_pages  # noqa: E402
+from pictures import draw_pictures  # noqa: E402
 
 from keras_bn import __version__  # noqa: E402
 
@@ -29,7 +30,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "matplotlib.sphinxext.plot_directive",
 ]
 
 myst_heading_anchors = 3
@@ -39,14 +39,6 @@ smartquotes = False
 autodoc_typehints = "none"  # docstrings tell types in words
 autoclass_content = "both"
 napoleon_use_rtype = False
-
-plot_include_source = True
-plot_html_show_source_link = False
-plot_html_show_formats = False
-plot_formats = ["svg"]
-plot_rcparams = {"font.size": 9, "figure.figsize": (7.0, 3.0), "axes.spines.right": False}
-plot_rcparams["axes.spines.top"] = False
-plot_apply_rcparams = True
 
 sphinx_gallery_conf = {
     "examples_dirs": [str(HERE.parent / "examples" / "gallery")],
@@ -74,4 +66,5 @@ def setup(app):
     app.connect(
         "config-inited", lambda app, _: write_pages(Path(app.srcdir) / "docs" / "generated")
     )
+    app.connect("source-read", draw_pictures)
     app.connect("autodoc-process-docstring", format_docstring, priority=400)  # napoleon has 500

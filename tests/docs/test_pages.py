@@ -18,14 +18,16 @@ from keras_bn.export import export_onnx
 from tests.docs.pages import FENCED, PAGES, ROOT, blocks, commands
 from tests.export.foreign_graphs import TORCH, foreign
 
-# Which block of a page another test runs: on two workers.
-ELSEWHERE = {("docs/replicas.md", 1): "test_synchronized.py"}
 WITH_PYTHON = [
     name
     for name in PAGES
-    if name != "README.md" and any(one.kind == "python" for one in blocks(name))
+    if any(one.kind == "python" and one.use != "elsewhere" for one in blocks(name))
+    and name != "README.md"
 ]
-OTHER_KINDS = {"text", "sh", "{toctree}"}
+SLOW = {"docs/why.md"}  # trains for half a minute
+# Pages with blocks that other tests run: on two workers, in other runtimes.
+ELSEWHERE = {"docs/replicas.md", "docs/deploying.md"}
+OTHER_KINDS = {"text", "sh", "js", "{toctree}"}
 THEIRS = TORCH.replace("[batch,3,8,8] x", "[batch,3,h,w] image").replace("(x, w)", "(image, w)")
 
 
@@ -96,7 +98,13 @@ def given(folder):
     return found | {"build_model": build_model, "global_batch_size": 16, "subclassed": Subclassed()}
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else [], id=page)
+        for page in WITH_PYTHON
+    ],
+)
 def test_python_of_a_page_runs_and_prints_what_it_says(page, given, capsys):
     ran, printed = 0, ""
     for one in blocks(page):
@@ -104,7 +112,7 @@ def test_python_of_a_page_runs_and_prints_what_it_says(page, given, capsys):
             assert one.text == printed
         elif one.kind == "python":
             capsys.readouterr()
-            if (page, ran) not in ELSEWHERE:
+            if one.use != "elsewhere":
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # a reader's screen is no gate
                     exec(compile(one.text, page, "exec"), given)  # noqa: S102
@@ -115,6 +123,7 @@ def test_python_of_a_page_runs_and_prints_what_it_says(page, given, capsys):
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_are_of_a_kind_that_is_run_or_read(page):
     assert {one.kind for one in blocks(page)} <= {"python", *OTHER_KINDS}
+    assert page in ELSEWHERE or not any(one.use == "elsewhere" for one in blocks(page))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Files in 8 bits: named, judged by signal to noise, and made as docs/export.md says."""
+"""Files in 8 bits: named, judged by signal to noise, and made as docs/deploying.md says."""
 
 import dataclasses
 import warnings
@@ -28,7 +28,7 @@ class Samples(CalibrationDataReader):
 
 
 def quantise(source, target, images):
-    """Quantise as docs/export.md says."""
+    """Quantise as docs/deploying.md says."""
     options = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

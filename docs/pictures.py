@@ -1,0 +1,49 @@
+"""Pictures of the code that is shown.
+
+A block that begins with ```` ```python picture: WORDS ```` runs while the site is built, and behind
+it stands the matplotlib figure that it calls `figure`, with WORDS for those who cannot see it.
+"""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["draw_pictures"]
+
+BLOCK = re.compile(r"^```python picture: (.+)\n((?s:.*?))^```$", re.MULTILINE)
+STYLE = {"font.size": 9, "figure.figsize": (7, 3.2), "svg.hashsalt": "keras-bn"}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+
+
+def draw_pictures(app: Any, page: str, content: list[str]) -> None:
+    """Run a page's blocks that draw, and put a picture behind each.
+
+    Args:
+        app: Sphinx, for its source folder.
+        page: Name of the page, such as "docs/why".
+        content: The page's text, replaced.
+    """
+    folder = Path(app.srcdir) / "docs" / "generated" / "pictures"
+
+    def drawn(block: re.Match[str]) -> str:
+        words, code = block.groups()
+        name = f"{Path(page).name}-{block.start()}.svg"
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw(code, folder / name)
+        return f"```python\n{code}```\n\n![{words}](/docs/generated/pictures/{name})"
+
+    content[0] = BLOCK.sub(drawn, content[0])
+
+
+def _draw(code: str, path: Path) -> None:
+    """Run code and save its figure; without a date, so that the same figure is the same file."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    with mpl.rc_context(STYLE), contextlib.redirect_stdout(io.StringIO()):
+        namespace: dict[str, Any] = {}
+        exec(compile(code, path.stem, "exec"), namespace)  # noqa: S102  # the pages are ours
+        figure = namespace["figure"]
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
