@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from generated_pages import format_docstring, write_pages  # noqa: E402
-from pictures import draw_pictures  # noqa: E402
+from pictures import draw_pictures, take_figure  # noqa: E402
 
 from keras_bn import __version__  # noqa: E402
 
@@ -30,6 +30,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
 ]
 
 myst_heading_anchors = 3
@@ -44,6 +45,9 @@ sphinx_gallery_conf = {
     "examples_dirs": [str(HERE.parent / "examples" / "gallery")],
     "gallery_dirs": ["docs/generated/gallery"],
     "filename_pattern": ".*",
+    "image_scrapers": (take_figure,),
+    "capture_repr": (),
+    "show_signature": False,
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_pictures"]
+__all__ = ["draw_pictures", "take_figure"]
 
 BLOCK = re.compile(r"^```python picture: (.+)\n((?s:.*?))^```$", re.MULTILINE)
 STYLE = {"font.size": 9, "figure.figsize": (7, 3.2), "svg.hashsalt": "keras-bn"}
@@ -47,3 +47,20 @@ def _draw(code: str, path: Path) -> None:
         exec(compile(code, path.stem, "exec"), namespace)  # noqa: S102  # the pages are ours
         figure = namespace["figure"]
         figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+def take_figure(block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return what puts a figure behind a block of a worked example that assigns `figure`.
+
+    Args:
+        block: Of sphinx-gallery, its text second.
+        variables: Where the block left its names, and the paths for its pictures.
+        settings: Of the gallery.
+    """
+    from sphinx_gallery.scrapers import figure_rst
+
+    if not re.search(r"^figure\b.* = ", block[1], re.MULTILINE):
+        return ""
+    path = next(variables["image_path_iterator"])
+    variables["example_globals"]["figure"].savefig(path, dpi=120)
+    return str(figure_rst([path], settings["src_dir"]))
