@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := keras_bn export models
 
-.PHONY: demo test slow onednn lint bench oldest versions wheel clean
+.PHONY: demo test slow onednn lint docs bench oldest versions wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
@@ -28,6 +28,11 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PACKAGES)
 
+# The site, in docs/_build/html. A warning is an error, such as a link that leads nowhere; what the
+# worked examples print and draw is made anew where one has changed.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning -c docs -d docs/_build/doctrees . docs/_build/html
+
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.layer
@@ -50,7 +55,7 @@ wheel: $(VENV)/.pip
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) .versions build dist *.egg-info
+	rm -rf $(VENV) .versions build dist docs/_build docs/generated *.egg-info
 
 # A stamp file stands for a finished install; it is remade when the dependencies or the kernel change.
 $(VENV)/.pip: Makefile
@@ -64,6 +69,10 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml setup.py $(wildcard keras_bn/native/*
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --editable ".[demo,plots,report]" --group test
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.demo

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bn import BatchNormalization
+from tests.docs.pages import blocks
 from tests.keras_bn.replicas import SHAPE, data, fit, step
 from tests.tolerances import FLOAT32, assert_close
 
@@ -137,8 +138,7 @@ def test_two_workers_equal_one_device_with_one_collective_each_way(tmp_path, siz
 
 @pytest.mark.slow
 def test_documented_loop_trains_on_two_workers():
-    text = (ROOT / "docs" / "replicas.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    _, code = (one.text for one in blocks("docs/replicas.md") if one.kind == "python")
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],
