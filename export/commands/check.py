@@ -98,7 +98,12 @@ def check(
     limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
     keras_file = None if is_onnx(model) else open_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
-    require_no_keras_file(onnx, "MODEL.onnx")
+    if is_onnx(model):
+        require_file(model, "MODEL.onnx")
+        swapped = f"Give the Keras model first: keras-bn check {onnx} {model}"
+        require_no_keras_file(onnx, "The second file", swapped)
+    else:
+        require_no_keras_file(onnx, "MODEL.onnx")
     for option, value in (("--seed", seed), ("--range", ranges or None)):
         if samples is not None and value is not None:
             raise ExportError(
@@ -134,7 +139,8 @@ def check(
             "--input-shape must be left out where MODEL.keras says what is drawn. "
             f"Received: {' '.join(shapes or [])}."
         )
-    given = samples_from(samples, preprocess, keras_file.input_names)
+    names = keras_file.input_names, keras_file.output_names
+    given = samples_from(samples, preprocess, *names)
     with (
         progress(shown=not (as_json or quiet)) as step,
         parity_page(

@@ -95,7 +95,8 @@ def export(
         raise ExportError("--html must be left out with --no-check. Received: both. It is a proof.")
     if samples is not None and not check and precision != "float16":
         raise ExportError("--input must be left out with --no-check. Received: both.")
-    given = samples_from(samples, preprocess, keras_file.input_names)
+    names = keras_file.input_names, keras_file.output_names
+    given = samples_from(samples, preprocess, *names)
     failure: ParityError | None = None
     with (
         progress(shown=not (as_json or quiet)) as step,

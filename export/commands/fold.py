@@ -11,7 +11,7 @@ import typer
 
 from ..defaults import CPU
 from ..errors import ExportError
-from ..files.arrays_file import load_samples
+from ..files.arrays_file import load_samples, named_after
 from ..files.paths import require_another_file, require_file
 from .console import answer, print_text, progress
 from .options import (
@@ -96,6 +96,9 @@ def fold(
         step(f"folding {model}")
         opened = open_model(model)
         _require_named(options["input_shapes"], opened)
+        if "inputs" in options:
+            names = [str(value.name) for value in opened.inputs]
+            options["inputs"] = named_after(options["inputs"], names, opened.outputs)
         files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
         before = sum(path.stat().st_size for path in files)
         folded, report = fold_opened(opened, freeze=freeze)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ExportError
-from ..files.arrays_file import load_samples
+from ..files.arrays_file import TARGETS, load_samples
 from ..files.keras_file import KerasFile
 from .console import quiet_tensorflow
 
@@ -24,13 +24,16 @@ __all__ = ["load_with_samples", "named_samples", "samples_from"]
 Given = Callable[["keras.Model"], tuple[dict[str, np.ndarray] | None, tuple[str, ...]]]
 
 
-def samples_from(path: Path | None, preprocess: str | None, input_names: list[str]) -> Given:
+def samples_from(
+    path: Path | None, preprocess: str | None, input_names: list[str], output_names: list[str]
+) -> Given:
     """Return a function from a model to its samples, having read what needs no model.
 
     Args:
         path: A file of arrays, or a folder of images; None for samples that are to be drawn.
         preprocess: How images become inputs.
         input_names: Names of the model's inputs, as far as its file tells them.
+        output_names: Likewise what its outputs may be called.
 
     Raises:
         ExportError: If the file cannot be used, or `preprocess` is given for no folder.
@@ -52,7 +55,7 @@ def samples_from(path: Path | None, preprocess: str | None, input_names: list[st
     if path is None:
         return lambda _: (None, ())
     arrays = load_samples(path)
-    _require_inputs(arrays, input_names)
+    _require_inputs(arrays, input_names, output_names)
 
     def selected(model: "keras.Model") -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         from .statistics.arrays import inputs_among
@@ -62,13 +65,17 @@ def samples_from(path: Path | None, preprocess: str | None, input_names: list[st
     return selected
 
 
-def _require_inputs(arrays: dict[str, np.ndarray], names: list[str]) -> None:
+def _require_inputs(arrays: dict[str, np.ndarray], names: list[str], outputs: list[str]) -> None:
     """Raise `ExportError` if an input lacks an array; a model's only one may take another."""
-    if len(names) > 1 and not set(names) <= set(arrays):
+    others = set(arrays) - {TARGETS, *outputs}
+    is_told = len(names) != 1 or len(others) < 2 or not others.isdisjoint({names[0], "x"})
+    if not is_told or (len(names) > 1 and not set(names) <= set(arrays)):
+        rule = "" if is_told else ', or one named "x"'
         unnamed = "one array without a name, as in an .npy file; give an .npz file"
         received = unnamed if list(arrays) == [""] else f"arrays {sorted(arrays)}"
         raise ExportError(
-            f"the samples must have an array for each of the inputs {names}. Received: {received}."
+            f"the samples must have an array for each of the inputs {names}{rule}. "
+            f"Received: {received}."
         )
 
 

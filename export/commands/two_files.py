@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ExportError
-from ..files.arrays_file import load_samples
+from ..files.arrays_file import load_samples, named_after
 from ..files.paths import require_file
 from .console import progress
 
@@ -66,8 +66,11 @@ def check_two_files(
     from ..foreign.opening import open_model
     from ..parity.graphs.check_files import check_files
 
+    opened = open_model(first, where="check")
+    names = [str(value.name) for value in opened.inputs]
+    if arrays is not None:
+        arrays = named_after(arrays, names, opened.outputs)
     if "" in limits:
-        names = [str(value.name) for value in open_model(first, where="check").inputs]
         if len(names) != 1 or len(limits) != 1:
             raise ExportError(
                 f"--range must name an input, one of {names}, where there are several. "

@@ -4,7 +4,7 @@ None may declare far more than it holds (`archives.py`). Whatever is wrong becom
 """
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from ..errors import ExportError
 from .archives import ArchiveError, require_array, require_modest, words_of
 from .paths import require_file
 
-__all__ = ["is_batch_of", "load_samples"]
+__all__ = ["TARGETS", "is_batch_of", "load_samples", "named_after", "only_input"]
 
+TARGETS = "y"  # what the array may be called that a model's only output is compared with
 ZIP = b"PK"  # the first bytes of a zip file
 
 
@@ -39,6 +40,36 @@ def load_samples(path: Path) -> dict[str, np.ndarray]:
             f"Received: {str(path)!r}: {words_of(e)}. "
             "Write it with numpy.savez(path, input_name=array)."
         ) from e
+
+
+def only_input(arrays: Collection[str], name: str, targets: Container[str]) -> str | None:
+    """Return which array is for a model's only input.
+
+    Args:
+        arrays: Their names; the only one may have the name "".
+        name: The input's.
+        targets: Names of arrays that are for outputs.
+
+    Returns:
+        The one called so, or "x", or the only one that is no target; None if there is no such.
+    """
+    named = [array for array in (name, "x") if array in arrays]
+    others = named[:1] or [array for array in arrays if array not in targets]
+    return others[0] if len(others) == 1 else None
+
+
+def named_after(
+    arrays: dict[str, np.ndarray], inputs: list[str], outputs: list[str]
+) -> dict[str, np.ndarray]:
+    """Return arrays in which that of a model's only input has its name, if it is told apart.
+
+    Args:
+        arrays: The arrays by name.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+    """
+    found = only_input(arrays, inputs[0], {TARGETS, *outputs}) if len(inputs) == 1 else None
+    return arrays if found is None else {inputs[0]: arrays[found]}
 
 
 def _require_arrays(path: Path) -> None:

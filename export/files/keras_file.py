@@ -27,6 +27,7 @@ __all__ = [
     "KerasFile",
     "input_names_in",
     "open_keras_file",
+    "output_names_in",
     "write_keras_model",
 ]
 
@@ -83,6 +84,11 @@ class KerasFile:
     def input_names(self) -> list[str]:
         """Names of a functional or sequential model's inputs; none where they are not told."""
         return input_names_in(self.config)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Likewise what its outputs may be called: layers, and keys of a dict."""
+        return output_names_in(self.config)
 
     def load(self) -> "keras.Model":
         """Load the model, in safe mode unless it may run code.
@@ -171,21 +177,43 @@ def _config_of(path: Path) -> Any:
 
 def input_names_in(config: dict[str, Any]) -> list[str]:
     """Return the names of the inputs that an architecture tells, if it is of layers by name."""
-    inner = config.get("config")
-    inner = inner if isinstance(inner, dict) else {}
     if config.get("class_name") == "Sequential":
-        first = (inner.get("layers") or [None])[0]
-        is_input = isinstance(first, dict) and first.get("class_name") == "InputLayer"
-        return [str(first["config"]["name"])] if is_input else []
-    names: list[str] = []
-    waiting = [inner.get("input_layers")]
+        first = _layer_of_sequence(config, 0)
+        return [str(first["config"]["name"])] if first.get("class_name") == "InputLayer" else []
+    layers, _ = _layers_and_keys(config, "input_layers")
+    return layers
+
+
+def output_names_in(config: dict[str, Any]) -> list[str]:
+    """Return likewise what the outputs may be called."""
+    if config.get("class_name") == "Sequential":
+        last = _layer_of_sequence(config, -1).get("config")
+        return [str(last.get("name"))] if isinstance(last, dict) else []
+    layers, keys = _layers_and_keys(config, "output_layers")
+    return layers + keys
+
+
+def _layer_of_sequence(config: dict[str, Any], place: int) -> dict[str, Any]:
+    inner = config.get("config")
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    layer = layers[place] if layers and isinstance(layers, list) else None
+    return layer if isinstance(layer, dict) else {}
+
+
+def _layers_and_keys(config: dict[str, Any], which: str) -> tuple[list[str], list[str]]:
+    """Return the layers in a structure of a functional config, and the keys of its dicts."""
+    inner = config.get("config")
+    layers: list[str] = []
+    keys: list[str] = []
+    waiting = [inner.get(which) if isinstance(inner, dict) else None]
     while waiting:
         part = waiting.pop()
         if isinstance(part, list) and len(part) == 3 and isinstance(part[0], str):
-            names.append(part[0])
+            layers.append(part[0])
         elif isinstance(part, list | dict):
+            keys += part if isinstance(part, dict) else []
             waiting += reversed(list(part.values() if isinstance(part, dict) else part))
-    return names
+    return layers, keys
 
 
 def _code_in(config: Any) -> list[str]:

@@ -9,6 +9,7 @@ from ..errors import ExportError
 __all__ = ["require_another_file", "require_file", "require_folder", "require_no_keras_file"]
 
 SAVED_MODEL = "saved_model.pb"
+MAKE_ONNX = "`keras-bn export` makes an ONNX file of a Keras model."
 KERAS = (b"PK", b"\x89HDF")  # the first bytes of a .keras file, and of a model in HDF5
 
 
@@ -43,14 +44,14 @@ def require_file(path: Path, what: str) -> None:
     raise ExportError(f"{what} must be a readable file. Received: {str(path)!r}: {why}. {advice}")
 
 
-def require_no_keras_file(path: Path, what: str) -> None:
+def require_no_keras_file(path: Path, what: str, advice: str = MAKE_ONNX) -> None:
     """Raise `ExportError` if a file that can be read is a Keras model where ONNX belongs."""
     with path.open("rb") as file:
         first = file.read(max(map(len, KERAS)))
     if first.startswith(KERAS):
         raise ExportError(
             f"{what} must be an ONNX file. Received: {str(path)!r}, a file of Keras or another "
-            "archive. `keras-bn export` makes an ONNX file of a Keras model."
+            f"archive. {advice}"
         )
 
 

@@ -51,6 +51,11 @@ class Opened:
         graph = self.model.graph
         return [value for value in graph.inputs if value.name not in graph.initializers]
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs of the graph."""
+        return [str(value.name) for value in self.model.graph.outputs]
+
 
 def open_model(
     model: onnx.ModelProto | ir.Model | str | os.PathLike[str], *, where: str = "fold"

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from ...errors import ExportError
-from ...files.arrays_file import is_batch_of
+from ...files.arrays_file import TARGETS, is_batch_of, only_input
 from ...signature import input_specs, output_names
 
 __all__ = ["ModelData", "batch_size_for", "inputs_among", "select_arrays"]
@@ -148,7 +148,8 @@ def _target_names(
             f"the data must have targets for all of the outputs {outputs}, or for none. "
             f"Received: arrays {sorted(arrays)}."
         )
-    return ("y",) if len(outputs) == 1 and "y" in arrays and "y" not in inputs else ()
+    is_told = len(outputs) == 1 and TARGETS in arrays and TARGETS not in inputs
+    return (TARGETS,) if is_told else ()
 
 
 def _input_names(
@@ -157,11 +158,9 @@ def _input_names(
     names = tuple(str(spec.name) for spec in specs)
     if all(name in arrays for name in names):
         return names
-    others = set(arrays) - set(targets)
-    if len(specs) == 1 and "x" in others:
-        return ("x",)
-    if len(specs) == 1 and len(others) == 1:
-        return (others.pop(),)
+    found = only_input(arrays, names[0], targets) if len(names) == 1 else None
+    if found is not None:
+        return (found,)
     rule = "" if len(specs) > 1 else ', or one named "x"'
     raise ExportError(
         f"the data must have an array for each of the inputs {list(names)}{rule}. "

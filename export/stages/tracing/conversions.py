@@ -3,6 +3,7 @@
     an operator that `place_operator` put down    ->  that ONNX operator
     Erfc(x)                                       ->  1 - Erf(x)
     Expm1(x)                                      ->  Tanh(x / 2) * (Exp(x) + 1)
+    Log1p(x)                                      ->  Log(u) * x / (u - 1), u = 1 + x; x where u = 1
     ReverseV2(x, axes)                            ->  Slice with steps of -1
     Select(c, x, y)                               ->  Where, exact where the other branch is NaN
     Bitcast(x) & sign bit                         ->  x < 0 or 1 / x < 0, as `keras.ops.argmax` asks
@@ -141,6 +142,24 @@ def _expm1(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     _replace(context, node, "Mul", [tanh, above], {}, f"{name}/Mul_1")
 
 
+def _log1p(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Make up for what 1 + x rounds off (D. Goldberg 1991, ACM Computing Surveys 23, theorem 4)."""
+    del arguments
+    x, dtype, shape = node.input[0], context.get_dtype(node.output[0]), node.output_shapes[0]
+
+    def made(operator: str, inputs: list[str], kind: int = dtype) -> str:
+        result: str = context.make_node(
+            operator, inputs, name=f"{name}/{operator}", dtypes=[kind], shapes=[shape]
+        ).output[0]
+        return result
+
+    one = context.make_const(f"{name}/one", np.array(1.0, map_onnx_to_numpy_type(dtype))).output[0]
+    above = made("Add", [x, one])
+    share = made("Div", [x, made("Sub", [above, one])])
+    y = made("Mul", [made("Log", [above]), share])
+    _replace(context, node, "Where", [made("Equal", [above, one], 9), x, y], {}, f"{name}/Where")
+
+
 def _bitcast(context: Any, node: Any, name: str, arguments: list[Any]) -> None:
     """Write the sign bit of a float, which -0.0 has too; ONNX cannot see the others."""
     del arguments
@@ -234,6 +253,7 @@ HANDLERS: dict[str, Handler] = {
     "Bucketize": (_bucketize, []),
     "Erfc": (_erfc, []),
     "Expm1": (_expm1, []),
+    "Log1p": (_log1p, []),
     "ReverseV2": (_reverse, []),
     "Select": (_select, []),
     "SelectV2": (_select, []),

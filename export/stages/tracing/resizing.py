@@ -14,8 +14,8 @@ and, as a cubic's, the weights of R. G. Keys 1981, "Cubic convolution interpolat
 distance |(i + 1/2) s - 1/2 - j|, divided by their sum. As a Resize the latter would not run: where
 ONNX Runtime moves the Transposes around it away it refuses what is left.
 
-Each handler takes tf2onnx's graph and one node of it, and replaces that node. An area of unknown
-size is refused: the shares would have to be computed by the file.
+Each handler takes tf2onnx's graph and one node of it, and replaces that node. An area or a cubic of
+unknown size is refused: the shares would have to be computed by the file.
 """
 
 from typing import Any
@@ -68,6 +68,8 @@ def _resize_smoothly(context: Any, node: Any, name: str, arguments: list[Any]) -
     same_dtype = context.get_dtype(node.input[0]) == context.get_dtype(node.output[0])
     half_pixel = bool(node.get_attr_value("half_pixel_centers"))
     is_known = node.inputs[1].is_const() and min(shape[1:3]) >= 1
+    if node.type == "ResizeBicubic" and not is_known:
+        raise ValueError("a cubic of unknown size")
     # Without half-pixel centres TensorFlow has another cubic.
     if not same_dtype or not is_known or (node.type == "ResizeBicubic" and not half_pixel):
         Resize.version_11(context, node)

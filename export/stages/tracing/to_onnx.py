@@ -29,6 +29,7 @@ ADVICE = {
     "Random": "It draws random numbers, as layers do that are called with `training=True`: call it "
     "without, or draw them outside.",
     "ResizeArea": "Areas need images of a known size: give them one, or resize outside.",
+    "ResizeBicubic": "Cubics need images of a known size: give them one, or resize outside.",
 }
 
 

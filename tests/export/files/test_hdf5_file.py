@@ -10,6 +10,7 @@ from keras_bn.export import ExportError
 from keras_bn.export.files.keras_file import (
     input_names_in,
     open_keras_file,
+    output_names_in,
 )
 
 
@@ -87,6 +88,20 @@ def test_truncated_file_is_one_error(path):
 )
 def test_names_of_inputs_stand_in_the_architecture(config, names):
     assert input_names_in(config) == names
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"config": {"output_layers": [["a", 0, 0], ["b", 0, 0]]}}, ["a", "b"]),
+        ({"config": {"output_layers": {"k": ["a", 0, 0]}}}, ["a", "k"]),
+        ({"class_name": "Sequential", "config": {"layers": [{"config": {"name": "a"}}]}}, ["a"]),
+        ({"class_name": "Sequential", "config": {"layers": []}}, []),
+        ({"class_name": "Mine", "config": None}, []),
+    ],
+)
+def test_names_of_outputs_stand_there_too(config, names):
+    assert output_names_in(config) == names
 
 
 def test_keras_without_a_safe_mode_for_hdf5_is_told(path, monkeypatch):

@@ -40,6 +40,10 @@ REFUSED = {
         lambda: of((None, None, 3), layers.Resizing(5, 7, interpolation="area")),
         "TensorFlow's ResizeArea in layer 'resizing'. Areas need images of a known size",
     ),
+    "a cubic of any size": (
+        lambda: of((None, None, 3), layers.Resizing(5, 7, interpolation="bicubic")),
+        "TensorFlow's ResizeBicubic in layer 'resizing'. Cubics need images of a known size",
+    ),
 }
 
 
