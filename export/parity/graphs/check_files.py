@@ -18,7 +18,7 @@ from ...files.provenance import OF_ONNX, versions
 from ...runtime.providers import require_providers
 from ...runtime.session import LEVELS, Samples, by_position
 from ..measure import errors_of, scale_of
-from ..quantised import UNCALIBRATED, notes_of_bits, quantised_operators, with_parts
+from ..quantised import UNCALIBRATED, as_read, notes_of_bits, quantised_operators, with_parts
 from ..report import Fault, OutputParity, ParityReport
 from ..rule import MULTIPLE, TRUTHS, compare
 from ..samples.given import LARGEST_BATCH, split
@@ -138,7 +138,9 @@ def check_files(
         return report
     fed = dict(zip(names, batches[0].arrays, strict=True))
     others = dict(zip(_names_there(names, sides[1]), batches[0].arrays, strict=True))
-    return with_parts(report, tensors_in_decibels(truth.graph, sides[1], fed, others), "tensor")
+    read = as_read(sides[1].proto)
+    parts = tensors_in_decibels(truth.graph, sides[1], fed, others, read)
+    return with_parts(report, parts, "tensor")
 
 
 def cannot_run(shapes: Iterable[Iterable[int]], error: Exception) -> ExportError:

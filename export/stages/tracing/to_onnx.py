@@ -25,11 +25,12 @@ FAILED = re.compile(r"OP=(\w+)(?:\s|\\n)+Name=([^\s\\']+)")
 UNSUPPORTED = re.compile(r"op \[([^\s:\]]+): (\w+)\] is not supported")
 MOST = 4  # operators that a message names
 REPLACE = "Replace that layer, or compute it outside."
+RESIZE = "Say to which size to resize, or resize outside."
 ADVICE = {
     "Random": "It draws random numbers, as layers do that are called with `training=True`: call it "
     "without, or draw them outside.",
-    "ResizeArea": "Areas need images of a known size: give them one, or resize outside.",
-    "ResizeBicubic": "Cubics need images of a known size: give them one, or resize outside.",
+    "ResizeArea": RESIZE,
+    "ResizeBicubic": RESIZE,
 }
 
 

@@ -26,6 +26,23 @@ def test_resizing_to_any_size(interpolation, size, tmp_path):
     exported(keras.Model(x, layers.Resizing(*size, interpolation=interpolation)(x)), tmp_path)
 
 
+@pytest.mark.parametrize("shape", [(None, None, 3), (None, 12, 3), (3, 14, None)])
+@pytest.mark.parametrize("interpolation", ["area", "bicubic"])
+def test_resizing_from_any_size(interpolation, shape, rng, tmp_path):
+    first = "channels_first" if shape[0] == 3 else "channels_last"
+    x = keras.Input(shape, name="x")
+    resizing = layers.Resizing(9, 7, interpolation=interpolation, data_format=first, name="y")
+    model = keras.Model(x, resizing(x))
+    assert "Resize" not in exported(model, tmp_path)
+    run = OnnxRuntime(tmp_path / "model.onnx", LEVELS[1]).runner(["x"], ["y"])
+    for free in (1, 5, 9, 21, 100):
+        images = rng.normal(size=(2, *(size or free for size in shape))).astype(np.float32)
+        truth = model(images).numpy()
+        off = np.abs(run([images])[0] - truth).max() / np.abs(truth).max()
+        # TensorFlow looks its cubic's weights up, in a table of 1,024 places.
+        assert off < (1e-5 if interpolation == "area" else 2e-3)
+
+
 def test_area_by_whole_factors_is_one_pool(tmp_path):
     x = keras.Input((12, 10, 3), name="x")
     y = layers.Resizing(6, 5, interpolation="area")(layers.Conv2D(4, 3, padding="same")(x))

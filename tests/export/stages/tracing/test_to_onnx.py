@@ -4,6 +4,7 @@ import re
 
 import keras
 import pytest
+import tensorflow as tf
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, export_onnx
@@ -15,6 +16,13 @@ layers = keras.layers
 def of(shape, layer, dtype="float32"):
     x = keras.Input(shape, name="x", dtype=dtype)
     return keras.Model(x, layer(x))
+
+
+def halved(method):
+    def halve(x):
+        return tf.image.resize(x, tf.shape(x)[1:3] // 2, method=method)
+
+    return layers.Lambda(halve, output_shape=(None, None, 3), name="halved")
 
 
 REFUSED = {
@@ -36,13 +44,13 @@ REFUSED = {
         lambda: of((1,), keras.Sequential([layers.Hashing(5)], name="inner"), "int64"),
         "in layer 'inner/hashing'",
     ),
-    "an area of any size": (
-        lambda: of((None, None, 3), layers.Resizing(5, 7, interpolation="area")),
-        "TensorFlow's ResizeArea in layer 'resizing'. Areas need images of a known size",
+    "an area to a computed size": (
+        lambda: of((None, None, 3), halved("area")),
+        "TensorFlow's ResizeArea in layer 'halved'. Say to which size to resize",
     ),
-    "a cubic of any size": (
-        lambda: of((None, None, 3), layers.Resizing(5, 7, interpolation="bicubic")),
-        "TensorFlow's ResizeBicubic in layer 'resizing'. Cubics need images of a known size",
+    "a cubic to a computed size": (
+        lambda: of((None, None, 3), halved("bicubic")),
+        "TensorFlow's ResizeBicubic in layer 'halved'. Say to which size to resize",
     ),
 }
 
