@@ -163,10 +163,11 @@ def _speed(
     models: list[onnx.ModelProto], feeds: dict[str, np.ndarray], sessions: int, turns: int
 ) -> np.ndarray:
     """Return how many times as fast as the first model each of the others is."""
-    medians = []
+    medians, order = [], np.random.default_rng(0)
     for _ in range(sessions):
-        opened = [_session(model) for model in models]
-        runs = [lambda s=session: s.run(None, feeds) for session in opened]
+        # Which is opened first tells where in memory each of them is.
+        opened = {i: _session(models[i]) for i in order.permutation(len(models))}
+        runs = [lambda s=opened[i]: s.run(None, feeds) for i in range(len(models))]
         taken = alternate(runs, turns, warm_up=2, clock=time.thread_time)
         medians.append(np.median(taken, axis=0))
     taken = np.median(medians, axis=0)
