@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..foreign.opening import Opened
+    from ..parity.report import ParityReport
+    from ..runtime.latency import Latency
+    from ..stages.folding.report import FoldReport
 
 __all__ = ["EXAMPLES", "fold"]
 
@@ -72,6 +75,103 @@ def fold(
     something else; the exit status is 1 then.
     """
     del debug
+    _require_paths(model, out, dry_run=dry_run, time=time)
+    options = _options_of_check(samples, shapes or [])
+    with progress(shown=not (as_json or quiet)) as step:
+        done = _fold(model, None if dry_run else out, options, step, freeze, check, time)
+    answer(done.to_dict, done.show, as_json=as_json, quiet=quiet)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """What the command has made, to be told."""
+
+    source: Path
+    target: Path | None
+    size: int
+    size_out: int | None
+    is_copy: bool
+    report: "FoldReport"
+    parity: "ParityReport | None"
+    latency: "Latency | None"
+
+    def to_dict(self) -> dict[str, Any]:
+        out = None if self.target is None else str(self.target)
+        content = {"path": str(self.source), "size": self.size, "out": out}
+        content["out_size"] = self.size_out
+        if self.parity is not None:
+            content["parity"] = {**self.parity.to_dict(), "path": out}
+        if self.latency is not None:
+            content["latency"] = dataclasses.asdict(self.latency)
+        return {**content, **self.report.to_dict()}
+
+    def show(self, console: "Console") -> None:
+        print_text(f"{self.report.table()}\n{self._end()}", console)
+        if self.latency is not None:
+            from .print_latency import print_latency
+
+            print_latency(self.latency, CPU, console)
+
+    def _end(self) -> str:
+        """Return the last line of the text."""
+        if self.target is None:
+            return f"{self.source}: {self.size:,} bytes; nothing was written"
+        what = "a copy, nothing was folded" if self.is_copy else f"{self.size:,} before"
+        end = f"{self.target}: {self.size_out:,} bytes, {what}"
+        if self.parity is None:
+            return end
+        row = max(self.parity.outputs, key=lambda row: row.worst.max / row.tolerance)
+        return (
+            f"{end}; agrees in ONNX Runtime: largest error {row.worst.max:.1e} of the output's "
+            f"scale, allowed {row.tolerance:.1e}"
+        )
+
+
+def _fold(
+    source: Path,
+    target: Path | None,
+    options: dict[str, Any],
+    step: Callable[[str], None],
+    freeze: bool,
+    check: bool,
+    time: bool,
+) -> _Done:
+    """Fold a file; write, compare and time what becomes of it, where `target` is given."""
+    from ..files.whole_file import replacing
+    from ..foreign.fold_any import fold_opened
+    from ..foreign.opening import open_model
+    from ..foreign.weight_files import external_tensors
+
+    parity, latency, size_out = None, None, None
+    with replacing(target) if target is not None else contextlib.nullcontext() as temporary:
+        step(f"folding {source}")
+        opened = open_model(source)
+        _require_named(options["input_shapes"], opened)
+        if "inputs" in options:
+            names = [str(value.name) for value in opened.inputs]
+            options["inputs"] = named_after(options["inputs"], names, opened.outputs)
+        files = {source, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
+        size = sum(path.stat().st_size for path in files)
+        folded, report = fold_opened(opened, freeze=freeze)
+        if temporary is not None:
+            size_out = _write(opened, folded, source, temporary)
+            if check and folded is not None:
+                step(f"comparing with {source}")
+                from ..parity.graphs.proof import prove_fold
+
+                with _advising("To fold without a proof, pass --no-check.", temporary):
+                    parity = prove_fold(source, temporary, **options)
+            if time:
+                step(f"timing {source}")
+                from ..parity.graphs.latencies import time_fold
+
+                with _advising("To fold without timing, leave out --time.", temporary):
+                    latency = time_fold(source, temporary, **options)
+    return _Done(source, target, size, size_out, folded is None, report, parity, latency)
+
+
+def _require_paths(model: Path, out: Path | None, *, dry_run: bool, time: bool) -> None:
+    """Raise unless the paths and options fit together, before anything runs."""
     require_file(model, "IN.onnx")
     if out is None and not dry_run:
         raise ExportError("OUT.onnx must be given. Received: none. Or pass --dry-run.")
@@ -82,70 +182,6 @@ def fold(
             "--time must be left out where nothing is written. Received: --time and --dry-run. "
             "`keras-bn bench IN.onnx` times a file and its fold."
         )
-    options = _options_of_check(samples, shapes or [])
-    from ..files.whole_file import replacing
-    from ..foreign.fold_any import fold_opened
-    from ..foreign.opening import open_model
-    from ..foreign.weight_files import external_tensors
-
-    writing = None if dry_run else out
-    with (
-        progress(shown=not (as_json or quiet)) as step,
-        replacing(writing) if writing is not None else contextlib.nullcontext() as temporary,
-    ):
-        step(f"folding {model}")
-        opened = open_model(model)
-        _require_named(options["input_shapes"], opened)
-        if "inputs" in options:
-            names = [str(value.name) for value in opened.inputs]
-            options["inputs"] = named_after(options["inputs"], names, opened.outputs)
-        files = {model, *(Path(tensor.path) for tensor in external_tensors(opened.model))}
-        before = sum(path.stat().st_size for path in files)
-        folded, report = fold_opened(opened, freeze=freeze)
-        parity = latency = None
-        after = None if temporary is None else _write(opened, folded, model, temporary)
-        if check and temporary is not None and folded is not None:
-            step(f"comparing with {model}")
-            from ..parity.graphs.proof import prove_fold
-
-            with _advising("To fold without a proof, pass --no-check.", temporary):
-                parity = prove_fold(model, temporary, **options)
-        if time and temporary is not None:
-            step(f"timing {model}")
-            from ..parity.graphs.latencies import time_fold
-
-            with _advising("To fold without timing, leave out --time.", temporary):
-                latency = time_fold(model, temporary, **options)
-    content: dict[str, Any] = {"path": str(model), "size": before, "out": None, "out_size": after}
-    if writing is None:
-        end = f"{model}: {before:,} bytes; nothing was written"
-    else:
-        content["out"] = str(writing)
-        what = "a copy, nothing was folded" if folded is None else f"{before:,} before"
-        end = f"{writing}: {after:,} bytes, {what}"
-    if parity is not None:
-        content["parity"] = {**parity.to_dict(), "path": str(writing)}
-        row = max(parity.outputs, key=lambda row: row.worst.max / row.tolerance)
-        end += (
-            f"; agrees in ONNX Runtime: largest error {row.worst.max:.1e} of the output's scale, "
-            f"allowed {row.tolerance:.1e}"
-        )
-    if latency is not None:
-        content["latency"] = dataclasses.asdict(latency)
-
-    def show(console: "Console") -> None:
-        print_text(f"{report.table()}\n{end}", console)
-        if latency is not None:
-            from .print_latency import print_latency
-
-            print_latency(latency, CPU, console)
-
-    answer(
-        lambda: {**content, **report.to_dict()},
-        show,
-        as_json=as_json,
-        quiet=quiet,
-    )
 
 
 def _options_of_check(samples: Path | None, shapes: list[str]) -> dict[str, Any]:

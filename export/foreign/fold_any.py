@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..errors import ExportError
+from ..errors import ExportError, one_line
 from ..files.wire import skeleton
 from ..graph.operators import count_operators
 from ..stages.folding.fold import fold
@@ -126,7 +126,7 @@ def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | Non
         A folded copy, or None if nothing was changed; and the report.
 
     Raises:
-        ExportError: If the model turns out not to be valid.
+        ExportError: If the model turns out not to be valid, or its operators do not fit together.
     """
     whole = why_whole(opened)
     if whole is not None:
@@ -141,12 +141,11 @@ def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | Non
         ]
         folded, report = fold(work.model)
         _tidy(folded)
+        folds = (*(row for clamp in clamps for row in _rows(clamp)), *report.folds)
+        result = work.restored(folded) if folds or clamps or work.frozen else None
     except Exception as e:  # an attribute of the wrong type, an operator with too few inputs, ...
-        _require_valid(opened, e)
-        raise
+        raise invalid_model(opened.source, _what_is_wrong(opened, e)) from e
     refusals = (*report.refusals, *refusals_in_functions(opened.model))
-    folds = (*(row for clamp in clamps for row in _rows(clamp)), *report.folds)
-    result = work.restored(folded) if folds or clamps or work.frozen else None
     before = count_operators(opened.model.graph)
     after = before if result is None else count_operators(result.graph)
     return result, FoldReport(folds, refusals, before, after, len(work.replaceable))
@@ -176,9 +175,11 @@ def _tidy(model: ir.Model) -> None:
         RemoveUnusedNodesPass()(model)  # what computed the shapes
 
 
-def _require_valid(opened: Opened, error: Exception) -> None:
-    """Raise what `onnx.checker` says of a model, if it has something to say."""
+def _what_is_wrong(opened: Opened, error: Exception) -> str:
+    """Say in words what is wrong with a model: as `onnx.checker` does, if it finds something."""
     try:
         onnx.checker.check_model(skeleton(opened.model, {}).checked, full_check=True)
     except Exception as e:
-        raise invalid_model(opened.source, str(e).strip().splitlines()[0]) from error
+        return str(e).strip().splitlines()[0]
+    place = next(iter(getattr(error, "__notes__", ())), "its operators")
+    return f"{place}: sizes, types or attributes do not fit together ({one_line(error)})"

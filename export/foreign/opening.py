@@ -80,7 +80,7 @@ def open_model(
         opened = _from_proto(_read(path, source), source, path.absolute().parent)
     else:
         raise TypeError(
-            "fold_batch_norms: `model` must be a path, an onnx.ModelProto or an onnx_ir.Model. "
+            f"{where}: the model must be a path, an onnx.ModelProto or an onnx_ir.Model. "
             f"Received: {type(model).__name__}."
         )
     require_sound(opened.model, opened.source, complete=not opened.lost)

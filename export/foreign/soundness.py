@@ -20,6 +20,7 @@ import onnx
 import onnx_ir as ir
 
 from ..graph.bodies import bodies_of, graphs_of
+from ..graph.operators import is_onnx
 from .origin import Origin, invalid_model
 from .weight_files import require_inside, tensors_of
 
@@ -85,6 +86,7 @@ def _require_sorted(graph: ir.Graph, made: set[ir.Value], source: Origin, comple
                     f"{node.op_type} {node.name or node.outputs[0].name!r} reads {read.name!r}, "
                     "which nothing before it makes",
                 )
+        _require_parts(node, source)
         for body in bodies_of(node):
             _require_sorted(body, made, source, complete)
         for output in node.outputs:
@@ -92,6 +94,19 @@ def _require_sorted(graph: ir.Graph, made: set[ir.Value], source: Origin, comple
     for output in graph.outputs:
         if output not in made and complete:
             raise invalid_model(source, f"nothing makes the output {output.name!r}")
+
+
+def _require_parts(node: ir.Node, source: Origin) -> None:
+    """Raise if a Split says another number of parts than it makes: onnx reads past its end."""
+    parts = node.attributes.get("num_outputs") if node.op_type == "Split" else None
+    if parts is None or parts.is_ref() or not is_onnx(node):
+        return
+    if parts.value != len(node.outputs):
+        raise invalid_model(
+            source,
+            f"Split {node.name or node.outputs[0].name!r} has {len(node.outputs)} outputs and "
+            f"num_outputs {parts.value!r}",
+        )
 
 
 def _require_text(source: Origin, *names: object) -> None:

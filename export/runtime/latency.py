@@ -86,19 +86,27 @@ def measure_latency(
     return Latency(batch_size, turns, threads, timings)
 
 
-def alternate(functions: Sequence[Callable[[], object]], runs: int, warm_up: int = 1) -> np.ndarray:
+def alternate(
+    functions: Sequence[Callable[[], object]],
+    runs: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] | None = None,
+) -> np.ndarray:
     """Return seconds, shape (runs, len(functions)); each row is one turn of all functions.
 
     Args:
         functions: What to time.
         runs: Number of counted turns.
         warm_up: Number of turns before those, not counted.
+        clock: Returns seconds; None takes `time.perf_counter`. `time.thread_time` counts what this
+            thread has of a CPU, which a busy machine leaves as it is.
     """
+    clock = clock or time.perf_counter
     order = np.random.default_rng(0)
     seconds = np.zeros((warm_up + runs, len(functions)))
     for turn in seconds:
         for i in order.permutation(len(functions)):
-            start = time.perf_counter()
+            start = clock()
             functions[i]()
-            turn[i] = time.perf_counter() - start
+            turn[i] = clock() - start
     return seconds[warm_up:]

@@ -81,7 +81,7 @@ def check_files(
         Side(second, "the second file", "the first file"),
     ]
     _watch_behind_gates(*sides)
-    specs = inputs_of(sides[0].proto, input_shapes)
+    specs = inputs_of(sides[0].proto, input_shapes, told=True)
     names = [spec.name for spec in specs]
     truth = GraphTruth(sides[0].proto)
     epsilon = max(coarsest_epsilon(side.proto) for side in sides)

@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import helper
 
 from ...errors import ExportError
+from ...graph.onnx_inference import infer_shapes
+from ...stages.constants.evaluate import evaluate_constants
+from ...stages.simplify.told_shapes import tell_shapes
 from ..samples.distribution import Distribution, require_limits, uniform
 
 __all__ = ["GraphInput", "distributions_of_graph", "inputs_of"]
@@ -65,13 +69,17 @@ class _DType:
 
 
 def inputs_of(
-    proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = None
+    proto: onnx.ModelProto,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    told: bool = False,
 ) -> list[GraphInput]:
     """Return the inputs of a graph that must be given.
 
     Args:
         proto: The model.
         shapes: Sizes to take for some inputs, by name.
+        told: Whether to ask the weights for the sizes that are free, such as channels.
 
     Raises:
         ExportError: If `shapes` names no input, or does not fit one.
@@ -86,7 +94,34 @@ def inputs_of(
                 f"check: `input_shapes` must be of inputs of the model, {names}. "
                 f"Received: {name!r}."
             )
-    return [_input(value, shapes.get(value.name)) for value in values]
+    specs = [_input(value, shapes.get(value.name)) for value in values]
+    if told and any(None in spec.shape[1:] for spec in specs):
+        return _told(proto, specs)
+    return specs
+
+
+def _told(proto: onnx.ModelProto, specs: list[GraphInput]) -> list[GraphInput]:
+    """Take the sizes that weights tell for those that are free."""
+    try:
+        model = ir.from_proto(proto)
+        infer_shapes(model, lenient=True)
+        graph = evaluate_constants(model, grown=True).graph
+        tell_shapes(graph)
+    except Exception:  # what cannot be followed tells nothing
+        return specs
+    shapes = {value.name: value.shape for value in graph.inputs if value.shape is not None}
+    return [
+        dataclasses.replace(
+            spec,
+            shape=tuple(
+                size if own is None and isinstance(size, int) and size > 0 else own
+                for own, size in zip(spec.shape, shapes[spec.name], strict=True)
+            ),
+        )
+        if len(shapes.get(spec.name, ())) == len(spec.shape)
+        else spec
+        for spec in specs
+    ]
 
 
 def _input(value: onnx.ValueInfoProto, wanted: Sequence[int] | None) -> GraphInput:

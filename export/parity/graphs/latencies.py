@@ -43,7 +43,7 @@ def time_fold(
     """
     sides = [Side(original, "the first file", ""), Side(folded, "the second file", "the first")]
     proto = sides[0].proto
-    specs = inputs_of(proto, input_shapes)
+    specs = inputs_of(proto, input_shapes, told=True)
     names, outputs = [spec.name for spec in specs], [value.name for value in proto.graph.output]
     first, second = (side.runtime(LEVELS[-1], CPU).runner(names, outputs) for side in sides)
     if inputs is None:

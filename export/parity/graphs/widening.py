@@ -50,24 +50,46 @@ def widened_array(array: np.ndarray) -> np.ndarray:
 
 
 def coarsest_epsilon(proto: onnx.ModelProto) -> float:
-    """Return the spacing at 1 of the coarsest dtype that a graph may compute in."""
+    """Return the spacing at 1 of the coarsest dtype that a graph may compute in.
+
+    Constants that a Cast alone reads are not computed with: their numbers are what they are.
+    """
     found = {TensorProto.FLOAT, *_dtypes(proto.graph)}
     return max(EPSILONS[dtype] for dtype in found & NARROW)
 
 
 def _dtypes(graph: onnx.GraphProto) -> Iterator[int]:
+    cast = _only_cast(graph)
     for value in (*graph.input, *graph.output, *graph.value_info):
-        yield value.type.tensor_type.elem_type
+        if value.name not in cast:
+            yield value.type.tensor_type.elem_type
     for tensor in graph.initializer:
-        yield tensor.data_type
+        if tensor.name not in cast:
+            yield tensor.data_type
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.name == TYPES.get(node.op_type):
                 yield attribute.i
-            if attribute.HasField("t"):
+            if attribute.HasField("t") and not cast.issuperset(node.output):
                 yield attribute.t.data_type
             if attribute.HasField("g"):
                 yield from _dtypes(attribute.g)
+
+
+def _only_cast(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the constants of a graph that nothing but Cast reads."""
+    constants = {tensor.name for tensor in graph.initializer}
+    constants.update(*(node.output for node in graph.node if node.op_type == "Constant"))
+    others = {name for node in graph.node if node.op_type != "Cast" for name in node.input}
+    bodies = {name for node in graph.node for a in node.attribute for name in _read_in(a.g)}
+    return constants - others - bodies - {value.name for value in graph.output}
+
+
+def _read_in(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _read_in(attribute.g)
 
 
 def _widened_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:

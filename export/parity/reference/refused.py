@@ -131,8 +131,8 @@ def _or_stand_in(
         x = arguments[tensor] = tf.convert_to_tensor(arguments[tensor])
         if "filter" in arguments:
             arguments["filter"] = tf.convert_to_tensor(arguments["filter"], dtype_hint=x.dtype)
-        found = _way(name, arguments)
-        if found is None or x.shape.rank is None or not _is_refused(name, original, arguments):
+        found = _way(name, arguments) if _is_known(x, arguments) else None
+        if found is None or not _is_refused(name, original, arguments):
             return original(**arguments)
         how, way = found
         if not inside:
@@ -144,6 +144,15 @@ def _or_stand_in(
             inside.pop()
 
     return called
+
+
+def _is_known(x: Any, arguments: Arguments) -> bool:
+    """Say whether the sizes that the ways go by are known before an operator runs."""
+    kernel = arguments.get("filter")
+    if x.shape.rank is None or kernel is None:
+        return x.shape.rank is not None
+    axis = 1 if arguments["data_format"] in CHANNELS_LAST else -1
+    return bool(kernel.shape.is_fully_defined() and x.shape[axis] is not None)
 
 
 def _way(name: str, arguments: Arguments) -> tuple[str, Way] | None:

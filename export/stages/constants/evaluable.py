@@ -17,7 +17,7 @@ from ...graph.exact import FLOATING
 from ...graph.operators import is_onnx
 from .evaluation import ARITHMETIC, evaluate
 
-__all__ = ["LARGEST_GROWN", "evaluate_if_constant"]
+__all__ = ["LARGEST_GROWN", "evaluate_if_constant", "read_by"]
 
 Constants = Mapping[ir.Value, ir.TensorProtocol]
 
@@ -58,7 +58,7 @@ def evaluate_if_constant(
     """
     if not _is_evaluable(node, known):
         return None
-    inputs = [None if value is None else known[value] for value in node.inputs]
+    inputs = [None if value is None else known[value] for value in read_by(node)]
     given = [tensor for tensor in inputs if tensor is not None]
     if opset < FAITHFUL_FROM.get(node.op_type, 0) or _may_grow(node, given, largest):
         return None
@@ -74,10 +74,15 @@ def evaluate_if_constant(
     return outputs if all(v.dtype in (None, tensor.dtype) for v, tensor in dtypes) else None
 
 
+def read_by(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Return the inputs whose elements a node reads: of one, CastLike takes the dtype alone."""
+    return node.inputs[:1] if node.op_type == "CastLike" and is_onnx(node) else node.inputs
+
+
 def _is_evaluable(node: ir.Node, known: Constants) -> bool:
     if not is_onnx(node) or node.op_type in RANDOM:
         return False
-    if not all(value is None or value in known for value in node.inputs):
+    if not all(value is None or value in known for value in read_by(node)):
         return False
     if holds_graph(node):
         return False

@@ -18,7 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ...graph.excerpt import model_around
 from ...graph.families import REARRANGING
 from ...graph.onnx_inference import infer_shapes
-from .evaluable import LARGEST_GROWN, evaluate_if_constant
+from .evaluable import LARGEST_GROWN, evaluate_if_constant, read_by
 from .in_bodies import evaluate_bodies
 
 __all__ = ["evaluate_constants"]
@@ -72,7 +72,7 @@ def evaluate_constants(model: ir.Model, *, grown: bool = False) -> ir.Model:
 
 
 def _read_by(node: ir.Node, known: Constants) -> list[ir.TensorProtocol]:
-    return [known[value] for value in node.inputs if value is not None]
+    return [known[value] for value in read_by(node) if value is not None]
 
 
 def _size(tensors: Iterable[ir.TensorProtocol]) -> int:

@@ -69,6 +69,9 @@ def _fast(node: ir.Node, inputs: Inputs) -> Tensor | None:
         return _filled(node, tensor)
     if node.op_type == "Cast":
         return _cast(tensor, ir.DataType(node.attributes.get_int("to", 0)))
+    if node.op_type == "CastLike":
+        like = node.inputs[1].dtype if len(node.inputs) > 1 and node.inputs[1] else None
+        return None if like is None else _cast(tensor, like)
     if node.op_type in ARITHMETIC:
         return _arithmetic(node.op_type, [value for value in inputs if value is not None])
     move = _move(node, inputs, tensor)

@@ -265,6 +265,9 @@ def _moves_of(node: ir.Node, pending: Maps, demanded: Maps, removed: ir.Node) ->
     except NotExactError as e:
         detail = f"{node.op_type} {name_of(node)}" + (f": {e.detail}" if e.detail else "")
         raise NotExactError(e.reason, detail) from None
+    except Exception as e:  # operands that do not fit together: the caller tells the model's origin
+        e.add_note(f"{node.op_type} {name_of(node)}")
+        raise
 
 
 def _readers(value: ir.Value) -> list[ir.Node]:

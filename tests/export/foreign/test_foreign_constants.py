@@ -42,6 +42,18 @@ def test_kernel_in_disguise_takes_the_batch_norm_in(name, rng):
     assert_close(outputs(result, x=x)[0], outputs(proto, x=x)[0], 1e-6)
 
 
+def test_a_bias_of_zeros_as_the_dynamo_export_writes_it(rng):
+    """In the dtype of the input, which CastLike reads and nothing else of it."""
+    text = """g (float[N,32,6,6] x) => (float[N,64,4,4] y) {
+        k = Shape<start = 0, end = 1>(w) one = Constant<value_ints = [1]>() n1 = Expand(k, one)
+        zero = Constant<value = float {0}>() like = CastLike(zero, x) bias = Expand(like, n1)
+        c = Conv(x, w, bias) n = BatchNormalization(c, g, b, m, v) y = Relu(n) }"""
+    proto = foreign(text, 20, weights={**WEIGHTS, "w": (64, 32, 3, 3)})
+    result, report = fold_batch_norms(proto, check=True)
+    assert [node.op_type for node in result.graph.node] == ["Conv", "Relu"]
+    assert report.refusals == ()
+
+
 @pytest.mark.parametrize("size", [2**14, 2**20, 2**31])
 def test_a_bomb_is_left_to_run_time(size):
     """Of what one file may make, all but the first would be more."""

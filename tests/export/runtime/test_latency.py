@@ -65,3 +65,9 @@ def test_every_turn_runs_all_in_an_order_of_its_own():
 def test_real_time_is_measured():
     found = measure_latency({"": lambda: time.sleep(0.002)}, batch_size=1, threads=1, seconds=0.02)
     assert 2.0 <= found.timings[0].low <= found.timings[0].median <= found.timings[0].high
+
+
+def test_another_clock_counts():
+    ticks = iter(range(100))
+    seconds = alternate([lambda: None] * 2, runs=3, warm_up=0, clock=lambda: next(ticks))
+    assert (seconds == 1).all()

@@ -29,7 +29,11 @@ def known_shapes(graph: ir.Graph) -> KnownShapes:
 def _follow(known: KnownShapes, node: ir.Node) -> None:
     """Learn the shapes, and the integers, of a node's outputs."""
     rule = RULES.get(node.op_type) if is_standard(node) else None
-    shape = rule(known, node) if rule is not None else None
+    try:
+        shape = rule(known, node) if rule is not None else None
+    except Exception as e:  # operands that do not fit together: the caller tells the model's origin
+        e.add_note(f"{node.op_type} {node.name}")
+        raise
     for i, output in enumerate(node.outputs):
         known.learn(output, shape if i == 0 else None)
     if rule is not None and node.outputs[0].dtype in INTEGER:

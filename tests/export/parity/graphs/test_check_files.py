@@ -9,6 +9,7 @@ from onnx import numpy_helper
 import keras_bn.export.foreign.fold_any as fold_any
 from keras_bn.export import ExportError, ParityError, fold_batch_norms
 from keras_bn.export.parity.graphs.check_files import check_files
+from keras_bn.export.parity.graphs.draws import inputs_of
 
 TEXT = """
     <ir_version: 8, opset_import: ["": {opset}]>
@@ -89,6 +90,14 @@ def test_fault_is_found_where_every_gate_is_shut():
     report = check_files(first, second, ranges={"x": (0, 10)})
     assert not report.passed
     assert {row.name for row in report.outputs if not row.passed} >= {"h"}
+
+
+def test_a_free_number_of_channels_is_that_of_the_weights():
+    proto = network()
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "channels"
+    assert [spec.shape for spec in inputs_of(proto)] == [(None,) * 4]
+    assert [spec.shape for spec in inputs_of(proto, told=True)] == [(None, 3, None, None)]
+    assert check_files(proto, proto).passed
 
 
 def test_size_of_minus_one_is_free():

@@ -184,6 +184,21 @@ def test_coarsest_dtype_tells_epsilon():
     assert coarsest_epsilon(parse(text)) == 2**-10
 
 
+@pytest.mark.parametrize(
+    ("nodes", "epsilon"),
+    [
+        pytest.param("w = Cast<to = 1> (h) y = Mul(x, w)", 2**-23, id="only cast"),
+        pytest.param("w = Cast<to = 1> (h) a = Neg(h) y = Mul(x, w)", 2**-10, id="computed with"),
+    ],
+)
+@pytest.mark.parametrize("node", [False, True])
+def test_a_constant_that_is_cast_is_no_dtype_to_compute_in(nodes, epsilon, node):
+    constant = "h = Constant<value = float16[1] {1}>() " if node else ""
+    weight = "" if node else "<float16[1] h = {1}>"
+    text = f"g (float[N] x) => (float[N] y) {weight} {{ {constant}{nodes} }}"
+    assert coarsest_epsilon(parse(text)) == epsilon
+
+
 def test_rounding_at_random_is_as_large_as_epsilon_and_the_same_again():
     proto = parse(IMAGE.format(", float[4,4,3,3] w", "Conv(x, w)"))
     graph, batch = Float64Graph(proto), {"x": X, "w": weights(4, 4, 3, 3)}

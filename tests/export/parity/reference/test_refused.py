@@ -9,12 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import gen_nn_ops
 
 from keras_bn.export import ExportError, check_parity, export_onnx
 from keras_bn.export.parity.expected import expected_of
 from keras_bn.export.parity.reference.float64_weights import Float64Weights
 from keras_bn.export.parity.reference.keras_runs import in_keras
-from keras_bn.export.parity.reference.refused import StoodIn
+from keras_bn.export.parity.reference.refused import StoodIn, standing_in
 from keras_bn.export.parity.samples.samples import Batch
 from keras_bn.export.signature import signature_of
 
@@ -266,3 +267,21 @@ def test_what_has_no_stand_in_is_told_of_its_layer(rng):
         expected_of(model, signature_of(model), [batch], "keep")
     assert "Received: layer 'grouped' (Lambda): InvalidArgumentError: Gradients" in str(error.value)
     assert "samples" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        pytest.param([(1, 8, 8, 8, 2), (None, None, None, 2, 3)], id="kernel"),
+        pytest.param([(1, 8, 8, 8, 2), None], id="rank of the kernel"),
+        pytest.param([(1, None, None, None, None), (3, 3, 3, 2, 3)], id="channels"),
+    ],
+)
+def test_what_is_of_unknown_size_is_left_to_tensorflow(shapes):
+    convolve = tf.function(
+        lambda x, kernel: gen_nn_ops.conv3d(x, kernel, [1] * 5, "VALID", dilations=[1, 2, 2, 2, 1]),
+        input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes],
+    )
+    with standing_in(keras.Sequential(), StoodIn()):
+        graph = convolve.get_concrete_function().graph
+    assert next(op.type for op in graph.get_operations() if op.inputs) == "Conv3D"

@@ -93,7 +93,6 @@ def test_batch_norm_on_constants_waits_for_an_opset_that_tells_its_mode():
 @pytest.mark.parametrize(
     "nodes",
     [
-        "d = CastLike(w, h) t = Cast<to = 1>(d)",
         "s = SequenceConstruct(w, w) t = ConcatFromSequence<axis = 0>(s)",
         "r = RandomNormalLike(w) t = Abs(r)",
         "a, mask = Dropout(w, half, yes) t = Abs(a)",
@@ -102,8 +101,7 @@ def test_batch_norm_on_constants_waits_for_an_opset_that_tells_its_mode():
     ids=lambda nodes: nodes.split()[2].split("(")[0],
 )
 def test_what_is_not_certain_stays(nodes):
-    weights = {"w": np.ones(2, np.float32), "h": np.ones(1, np.float16)}
-    weights |= {"half": np.float32(0.5), "yes": np.array(True)}
+    weights = {"w": np.ones(2, np.float32), "half": np.float32(0.5), "yes": np.array(True)}
     left, _ = evaluated(nodes, 17, **weights)
     assert left
     assert left == [part.split("=")[1].split("(")[0].split("<")[0].strip() for part in
@@ -120,3 +118,22 @@ def test_packed_weights_are_not_unpacked():
 def test_error_of_the_evaluator_leaves_the_node():
     weights = {"w": np.ones(3, np.float32), "v": np.ones(2, np.float32)}
     assert evaluated("t = Add(w, v)", 18, **weights)[0] == ["Add"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "left"),
+    [
+        pytest.param("t = CastLike(w, x)", [], id="of a dtype that is known"),
+        pytest.param("o = Some(x) t = CastLike(w, o)", ["Some", "CastLike"], id="unknown"),
+        pytest.param("o = Neg(x) t = CastLike(o, w)", ["Neg", "CastLike"], id="no constant"),
+    ],
+)
+def test_of_what_a_constant_is_cast_like_the_dtype_alone_counts(nodes, left):
+    assert evaluated(nodes, 18, w=np.array([1.5, 2.0], np.float16))[0] == left
+
+
+def test_a_constant_that_is_cast_like_a_coarser_one_is_rounded():
+    left, constants = evaluated(
+        "h = CastLike(w, c) t = Cast<to = 1>(h)", 18, w=np.float32(0.1), c=np.float16(1)
+    )
+    assert (left, [*constants.values()]) == ([], [np.float16(0.1)])
