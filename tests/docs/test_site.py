@@ -32,13 +32,16 @@ def test_every_page_fits_and_says_no_error(width, dark, pages, tmp_path):
     for page, found in seen.items():
         assert (found["width"], found["needed"]) == (width, width), page
         assert found["headings"], page
+        assert found["missing"] == [], page
         red, green, blue = map(int, re.findall(r"\d+", found["background"])[:3])
         assert (red + green + blue < 3 * 60) == dark, page
 
 
-def test_fault_of_a_page_is_seen(tmp_path):
-    wide = '<div style="width: 900px">wide</div><img src="missing.png"></body>'
-    (tmp_path / "page.html").write_text("<!doctype html><body><h1>One</h1>" + wide)
-    seen, console = visit(tmp_path, ["page.html"], tmp_path, width=400)
+def test_faults_of_a_page_are_seen(tmp_path):
+    wide = '<div style="width: 900px">wide</div><img src="missing.png">'
+    text = f"<!doctype html><body><h1>One</h1>{wide}<script>nothing()</script></body>"
+    (tmp_path / "page.html").write_text(text)
+    seen, (line,) = visit(tmp_path, ["page.html"], tmp_path, width=400)
     assert seen["page.html"]["needed"] == 908  # and the margin
-    assert any("404" in line for line in console)
+    assert seen["page.html"]["missing"][0].endswith("/missing.png")
+    assert "nothing is not defined" in line

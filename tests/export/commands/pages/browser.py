@@ -28,6 +28,8 @@ addEventListener("load", () => {
     headings: shown.filter((e) => /^H[1-6]$/.test(e.tagName)).map((e) => e.innerText),
     first: shown[0].innerText,
     background: getComputedStyle(document.body).backgroundColor,
+    missing: performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400)
+      .map((e) => e.name),
     boxes: [...document.querySelectorAll(".area, .area .mark")].map((e) => {
       const box = e.getBoundingClientRect();
       return [e.className, box.x + box.width / 2, box.y + box.height / 2, box.width, box.height];
@@ -58,6 +60,7 @@ class Seen:
         headings: Texts of the headings on show, in order.
         first: Text of the first element on show.
         background: Of its body, such as "rgb(255, 255, 255)".
+        missing: Addresses that the page asked for and a server did not have.
         boxes: Class, centre x, centre y, width and height of the marks in pictures.
         console: What the browser had to say, such as errors and refused requests.
         pixels: The screenshot, shape (height, width, 3), from 0 to 255.
@@ -68,6 +71,7 @@ class Seen:
     headings: list[str]
     first: str
     background: str
+    missing: list[str]
     boxes: list[list]
     console: list[str]
     pixels: np.ndarray
