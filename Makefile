@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := keras_bn export models
 
-.PHONY: demo test slow onednn lint docs bench oldest versions wheel clean
+.PHONY: demo test slow onednn lint docs bench oldest versions wheel release clean
 
 demo: $(VENV)/.demo
 	$(BIN)/keras-bn demo
@@ -54,6 +54,13 @@ versions:
 wheel: $(VENV)/.pip
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+# What an index would get, checked, and each file's smoke tests in an environment of its own.
+release: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) tests/versions.py release
+
 clean:
 	rm -rf $(VENV) .versions build dist docs/_build docs/generated *.egg-info
 
@@ -73,6 +80,10 @@ $(VENV)/.test: $(VENV)/.demo
 
 $(VENV)/.docs: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+$(VENV)/.release: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --group release
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.demo

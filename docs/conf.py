@@ -25,7 +25,11 @@ version = release = __version__
 
 root_doc = "docs/index"
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "findings/README.md", "docs/**"]
-exclude_patterns = ["docs/generated/gallery/*.ipynb", "docs/generated/gallery/*.py"]
+exclude_patterns = [
+    "docs/generated/gallery/sg_execution_times.rst",
+    "docs/generated/gallery/*.ipynb",
+    "docs/generated/gallery/*.py",
+]
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",

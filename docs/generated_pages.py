@@ -25,6 +25,11 @@ COMMAND_INTRODUCTION = """# Command line
 `pip install "keras-bn[export]"` installs the program `keras-bn`. This page is made from the
 program itself, so it says what `keras-bn COMMAND --help` says.
 
+Every command takes `--json` (one object and nothing else), `--quiet` and `--help`. Files from
+strangers are opened in Keras's safe mode, which is weaker before Keras 3.12
+([why](../parity.md#files-from-strangers)), and within bounds; code in a model runs only with
+`--unsafe`. The command imports no classes of yours: export a model that has some from Python.
+
 Exit status: 0 agreed or done, 1 they differ, 2 something is wrong with the input (one line says
 what), 3 an error of the program, 130 interrupted. `keras-bn --install-completion` teaches your
 shell.

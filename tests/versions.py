@@ -2,6 +2,7 @@
 
     python tests/versions.py          every pair, with a table: `make versions`
     python tests/versions.py oldest   every declared lower bound: `make oldest`
+    python tests/versions.py release  each file in dist/, without the checkout: `make release`
 
 pip chooses what is not pinned, from the bounds that pyproject.toml declares. Environments stay in
 .versions/. Imports the standard library alone, because it runs before anything is installed.
@@ -11,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ PAIRS = [  # Python, TensorFlow, Keras: the ends, each end with the other, and t
     ("3.13", "2.21.0", "3.15.1"),
 ]
 COLUMNS = ("tensorflow", "keras", "numpy", "onnx", "onnxruntime", "protobuf", "ml_dtypes")
-NEEDED = ["--editable", ".[demo,plots,report]", "--group", "test"]
+EXTRAS = "[demo,plots,report]"
 
 
 def main(words: Sequence[str]) -> int:
@@ -36,6 +38,8 @@ def main(words: Sequence[str]) -> int:
         line, passed = trial(OLDEST, lower_bounds())
         print(line)
         return not passed
+    if words == ["release"]:
+        return not all([release(file) for file in sorted((ROOT / "dist").iterdir())])
     print(f"| Python | {' | '.join(COLUMNS)} | result |\n|{'---|' * (len(COLUMNS) + 2)}")
     ended = [trial(OLDEST, lower_bounds())]
     print(ended[0][0], flush=True)
@@ -74,14 +78,7 @@ def trial(version: str, pins: Sequence[str]) -> tuple[str, bool | None]:
     python = install(found, folder, pins)
     if python is None:
         return row(wanted, f"pip failed: see .versions/{folder.name}.log"), False
-    start = time.monotonic()
-    command = [python, "-m", "pytest", "-m", "smoke", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - start
-    if done.returncode:
-        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
-    counts = re.findall(r"^\d+ (?:passed|failed).*(?= in )", done.stdout, re.MULTILINE)
-    result = counts[-1].split(", ")[0] if counts else "none ran"  # failures stand first
+    result, passed = smoke(python, folder.name, ROOT)
     listed = subprocess.run(
         [python, "-m", "pip", "list", "--format", "freeze"],
         capture_output=True,
@@ -90,8 +87,41 @@ def trial(version: str, pins: Sequence[str]) -> tuple[str, bool | None]:
     )
     versions = dict(line.split("==") for line in listed.stdout.splitlines() if "==" in line)
     cells = [version, *(versions.get(column, "") for column in COLUMNS)]
-    print(f"{folder.name}: {result} in {seconds:.0f} s", file=sys.stderr)
-    return row(cells, result if done.returncode else "passed"), not done.returncode
+    return row(cells, "passed" if passed else result), passed
+
+
+def release(file: Path) -> bool:
+    """Install a file of dist/ in an empty environment and run the smoke tests; say how it went.
+
+    The tests stand alone in a folder, so that they import what is installed.
+    """
+    kind = "wheel" if file.suffix == ".whl" else "sdist"
+    folder = FOLDER / f"release-{kind}"
+    shutil.rmtree(folder, ignore_errors=True)
+    python = install(sys.executable, folder, [], f"{file}{EXTRAS}")
+    if python is None:
+        print(f"{file.name}: pip failed: see .versions/{folder.name}.log")
+        return False
+    with tempfile.TemporaryDirectory() as alone:
+        shutil.copytree(ROOT / "tests", Path(alone, "tests"))
+        shutil.copy(ROOT / "pyproject.toml", alone)
+        result, passed = smoke(python, folder.name, Path(alone))
+    print(f"{file.name}: {result}", flush=True)
+    return passed
+
+
+def smoke(python: str, name: str, folder: Path) -> tuple[str, bool]:
+    """Run the smoke tests of a folder; return how it went in words, and whether all passed."""
+    start = time.monotonic()
+    command = [python, "-m", "pytest", "-m", "smoke", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - start
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+    counts = re.findall(r"^\d+ (?:passed|failed).*(?= in )", done.stdout, re.MULTILINE)
+    result = counts[-1].split(", ")[0] if counts else "none ran"  # failures stand first
+    print(f"{name}: {result} in {seconds:.0f} s", file=sys.stderr)
+    return result, not done.returncode
 
 
 def row(cells: Sequence[str], result: str) -> str:
@@ -100,10 +130,18 @@ def row(cells: Sequence[str], result: str) -> str:
     return f"| {' | '.join([*cells, *empty, result])} |"
 
 
-def install(found: str, folder: Path, pins: Sequence[str]) -> str | None:
-    """Make an environment unless it is there; return its Python, or None where pip fails."""
+def install(found: str, folder: Path, pins: Sequence[str], what: str = "") -> str | None:
+    """Make an environment unless it is there; return its Python, or None where pip fails.
+
+    Args:
+        found: The Python to make it with.
+        folder: The environment's.
+        pins: Requirements with a version each.
+        what: The package to install; none for the checkout.
+    """
     python = str(folder / "bin" / "python")
-    wanted = "\n".join([*pins, *NEEDED, (ROOT / "pyproject.toml").read_text()])
+    packages = [*([what] if what else ["--editable", f".{EXTRAS}"]), "--group", "test"]
+    wanted = "\n".join([*pins, *packages, (ROOT / "pyproject.toml").read_text()])
     stamp = folder / "installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return python
@@ -118,7 +156,7 @@ def install(found: str, folder: Path, pins: Sequence[str]) -> str | None:
         for command in (
             [found, "-m", "venv", *([] if finished else ["--clear"]), str(folder)],
             [python, "-m", "pip", "install", "--upgrade", "pip"],
-            [python, "-m", "pip", "install", "--constraint", str(constraints), *NEEDED],
+            [python, "-m", "pip", "install", "--constraint", str(constraints), *packages],
         ):
             done = subprocess.run(
                 command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=False

@@ -24,6 +24,7 @@ train, test, train_digits, test_digits = digits_cnn.load_data()
 model = digits_cnn.build(seed=0)
 model.compile("adam", "sparse_categorical_crossentropy")
 model.fit(train, train_digits, batch_size=32, epochs=10, verbose=0)
+expected = model.predict(test, verbose=0)
 
 # %%
 # Export
@@ -34,7 +35,7 @@ model.fit(train, train_digits, batch_size=32, epochs=10, verbose=0)
 
 report = export_onnx(model, folder / "digits.onnx", inputs=test)
 for fold in report.fold.folds:
-    print(f"{fold.layer:14} went into {fold.operator}")
+    print(f"{fold.operator:18} of {fold.layer:13} went into {fold.target}")
 print("left:", report.fold.refusals)
 
 # %%
@@ -96,7 +97,6 @@ def serve(file):
     return answers, float(np.median(times))
 
 
-expected = model.predict(test, verbose=0)
 figure, axes = plt.subplots(figsize=(6, 2.5), layout="constrained")
 print("file             bytes  accuracy  ms an image")
 for name in ("digits.onnx", "int8.onnx"):

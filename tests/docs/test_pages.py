@@ -22,7 +22,6 @@ WITH_PYTHON = [
     name
     for name in PAGES
     if any(one.kind == "python" and one.use != "elsewhere" for one in blocks(name))
-    and name != "README.md"
 ]
 SLOW = {"docs/why.md"}  # trains for half a minute
 # Pages with blocks that other tests run: on two workers, in other runtimes.

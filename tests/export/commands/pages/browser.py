@@ -1,11 +1,16 @@
-"""A page in a real browser: what it measures, says and paints. Skips where there is no Chromium."""
+"""Pages in a real browser: what they measure, say and paint. Skips where there is no Chromium."""
 
+import contextlib
 import dataclasses
+import functools
 import html
+import http.server
 import json
 import re
 import shutil
 import subprocess
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,13 +27,17 @@ addEventListener("load", () => {
     needed: document.documentElement.scrollWidth,
     headings: shown.filter((e) => /^H[1-6]$/.test(e.tagName)).map((e) => e.innerText),
     first: shown[0].innerText,
+    background: getComputedStyle(document.body).backgroundColor,
+    missing: performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400)
+      .map((e) => e.name),
     boxes: [...document.querySelectorAll(".area, .area .mark")].map((e) => {
       const box = e.getBoundingClientRect();
       return [e.className, box.x + box.width / 2, box.y + box.height / 2, box.width, box.height];
     }),
   };
   const output = document.createElement("pre");
-  output.id = "measured";
+  output.className = "measured";
+  output.title = location.pathname;
   output.hidden = true;
   output.textContent = JSON.stringify(found);
   parent.document.body.append(output);
@@ -38,7 +47,7 @@ addEventListener("load", () => {
 # A window cannot be made narrower than 500 pixels; a frame can.
 FRAME = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">
 <style>* {{ margin: 0; }} iframe {{ display: block; border: 0; }}</style>
-<body><iframe width="{width}" height="{height}" srcdoc="{page}"></iframe>"""
+<body>{frames}"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Seen:
         needed: The width that the content needs.
         headings: Texts of the headings on show, in order.
         first: Text of the first element on show.
+        background: Of its body, such as "rgb(255, 255, 255)".
+        missing: Addresses that the page asked for and a server did not have.
         boxes: Class, centre x, centre y, width and height of the marks in pictures.
         console: What the browser had to say, such as errors and refused requests.
         pixels: The screenshot, shape (height, width, 3), from 0 to 255.
@@ -59,6 +70,8 @@ class Seen:
     needed: int
     headings: list[str]
     first: str
+    background: str
+    missing: list[str]
     boxes: list[list]
     console: list[str]
     pixels: np.ndarray
@@ -74,40 +87,102 @@ def find_browser():
 
 def look(page, folder, *, width, height=900, dark=False):
     """Load a page without network, with a script that measures it added; return what is seen."""
-    browser = find_browser()
-    source, shot = folder / "page.html", folder / "page.png"
+    source = folder / "page.html"
     measured = page.replace("style-src", "script-src 'unsafe-inline'; style-src", 1)
-    measured = measured.replace("</body>", MEASURE % LOADED + "</body>")
-    frame = FRAME.format(width=width, height=height, page=html.escape(measured))
-    source.write_text(frame, "utf-8")
+    frame = (
+        f'<iframe width="{width}" height="{height}" srcdoc="{html.escape(measuring(measured))}">'
+    )
+    source.write_text(FRAME.format(frames=frame + "</iframe>"), "utf-8")
+    dom, console = browse(source.as_uri(), folder, width=width, height=height, dark=dark)
+    (found,) = measurements(dom).values()
+    shot = tf.io.decode_png(tf.io.read_file(str(folder / "page.png")), channels=3).numpy()
+    assert any(LOADED in line for line in console)  # what the page says arrives here
+    said = [line for line in console if LOADED not in line]
+    return Seen(**found, console=said, pixels=shot[:, :width])
+
+
+def visit(site, pages, folder, *, width, height=900, dark=False):
+    """Load pages of a site, each in a frame, from a server of their own.
+
+    Returns:
+        What each page measures, by its path; and what the browser had to say.
+    """
+    frames = (
+        f'<iframe width="{width}" height="{height}" src="/{page}"></iframe>' for page in pages
+    )
+    with serving(site, FRAME.format(frames="".join(frames))) as address:
+        dom, console = browse(address, folder, width=width, height=height, dark=dark)
+    return measurements(dom), [line for line in console if LOADED not in line]
+
+
+def measuring(page):
+    """Return a page with the script that measures it."""
+    return page.replace("</body>", MEASURE % LOADED + "</body>")
+
+
+def measurements(dom):
+    """Return what the pages of a document measured, by their paths."""
+    found = re.findall(r'<pre class="measured" title="([^"]*)" hidden="">(.*?)</pre>', dom, re.S)
+    assert found, dom[-500:]
+    return {path.lstrip("/"): json.loads(html.unescape(text)) for path, text in found}
+
+
+@contextlib.contextmanager
+def serving(site, frames):
+    """Serve a site's files, its pages with the script; and the frames, whose address is given."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):  # the library calls it so
+            path = Path(site, self.path.lstrip("/"))
+            if self.path in ("/frames", "/favicon.ico"):
+                self.answer(frames if self.path == "/frames" else "")
+            elif path.suffix == ".html":
+                self.answer(measuring(path.read_text("utf-8")))
+            else:
+                super().do_GET()
+
+        def answer(self, text):
+            body = text.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words):
+            pass
+
+    handler = functools.partial(Handler, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/frames"
+        finally:
+            server.shutdown()
+
+
+def browse(address, folder, *, width, height, dark):
+    """Open an address without any other network; return the document and the console's lines."""
     done = subprocess.run(
         [
-            browser,
+            find_browser(),
             *"--headless=new --no-sandbox --disable-gpu --hide-scrollbars".split(),
             *"--no-first-run --disable-extensions --disable-background-networking".split(),
-            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             "--enable-logging=stderr",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             f"--user-data-dir={folder / 'profile'}",
             f"--window-size={max(width, 500)},{height}",
-            f"--screenshot={shot}",
+            f"--screenshot={folder / 'page.png'}",
             "--dump-dom",
-            source.as_uri(),
+            address,
         ],
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=True,
     )
-    found = re.search(r'<pre id="measured" hidden="">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stdout[-500:] + done.stderr[-500:]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert any(LOADED in line for line in console)  # what the page says arrives here
-    return Seen(
-        **json.loads(html.unescape(found[1])),
-        console=[line for line in console if LOADED not in line],
-        pixels=tf.io.decode_png(tf.io.read_file(str(shot)), channels=3).numpy()[:, :width],
-    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def assert_fits(seen, width, *, dark):
