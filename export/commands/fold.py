@@ -82,7 +82,9 @@ def fold(
             "--time must be left out where nothing is written. Received: --time and --dry-run. "
             "`keras-bn bench IN.onnx` times a file and its fold."
         )
-    options = _options_of_check(samples, shapes or [])
+    options: dict[str, Any] = {"input_shapes": input_shapes(shapes or [], samples)}
+    if samples is not None:
+        options["inputs"] = load_samples(samples)
     from ..files.whole_file import replacing
     from ..foreign.fold_any import fold_opened
     from ..foreign.opening import open_model
@@ -143,19 +145,6 @@ def fold(
         as_json=as_json,
         quiet=quiet,
     )
-
-
-def _options_of_check(samples: Path | None, shapes: list[str]) -> dict[str, Any]:
-    """Return what to compare on, having read it."""
-    options: dict[str, Any] = {"input_shapes": input_shapes(shapes)}
-    if samples is not None:
-        if shapes:
-            raise ExportError(
-                "--input-shape must be left out where samples are given: nothing is drawn then. "
-                f"Received: --input-shape and --input {samples}."
-            )
-        options["inputs"] = load_samples(samples)
-    return options
 
 
 def _require_named(shapes: dict[str, list[int]], opened: "Opened") -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ExportError
-from ..files.arrays_file import load_samples
+from ..files.arrays_file import in_words, load_samples
 from ..files.keras_file import KerasFile
 from .console import quiet_tensorflow
 
@@ -65,10 +65,9 @@ def samples_from(path: Path | None, preprocess: str | None, input_names: list[st
 def _require_inputs(arrays: dict[str, np.ndarray], names: list[str]) -> None:
     """Raise `ExportError` if an input lacks an array; a model's only one may take another."""
     if len(names) > 1 and not set(names) <= set(arrays):
-        unnamed = "one array without a name, as in an .npy file; give an .npz file"
-        received = unnamed if list(arrays) == [""] else f"arrays {sorted(arrays)}"
         raise ExportError(
-            f"the samples must have an array for each of the inputs {names}. Received: {received}."
+            f"the samples must have an array for each of the inputs {names}. "
+            f"Received: {in_words(arrays)}."
         )
 
 
