@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ..graph.bodies import bodies_of, graphs_of
 from ..graph.exact import FLOATING
-from ..graph.families import REARRANGING
+from ..graph.families import REARRANGING, is_quantised
 from ..graph.operators import is_onnx
 from ..stages.folding.affine_nodes import affine_input
 from ..stages.folding.reason import Reason
@@ -24,11 +24,9 @@ from ..stages.folding.report import Refusal
 from ..stages.folding.tensors import name_of
 from .opening import TRAINING, Opened
 
-__all__ = ["is_quantised", "refusals_in", "refusals_in_functions", "why_whole"]
+__all__ = ["refusals_in", "refusals_in_functions", "why_whole"]
 
 OLDEST = 9
-QUANTISED = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QuantizeLinear"})
-QUANTISED_PREFIXES = ("DynamicQuantize", "QEmbed", "QLinear", "QOrdered")
 MOVING = REARRANGING | {"Cast"}
 
 
@@ -107,11 +105,6 @@ def _has_floating_operand(node: ir.Node, data: ir.Value) -> bool:
     if node.op_type == "BatchNormalization":
         return True
     return all(v.const_value is not None and v.const_value.dtype in FLOATING for v in operands)
-
-
-def is_quantised(operator: str) -> bool:
-    """Say whether an operator takes or makes numbers of 8 bits or fewer."""
-    return operator in QUANTISED or operator.startswith(QUANTISED_PREFIXES) or "Integer" in operator
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

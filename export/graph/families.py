@@ -14,6 +14,7 @@ __all__ = [
     "RESHAPING",
     "TAKING",
     "UNARY",
+    "is_quantised",
 ]
 
 # Of the data, the first input, element by element; other inputs are numbers.
@@ -51,3 +52,12 @@ DISCRETE = frozenset(
     """ArgMax ArgMin Ceil Equal Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Mod
     NonMaxSuppression NonZero Round Sign TopK Unique""".split()
 )
+
+# With numbers of 8 bits or fewer.
+QUANTISED = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QuantizeLinear"})
+QUANTISED_PREFIXES = ("DynamicQuantize", "QEmbed", "QLinear", "QOrdered")
+
+
+def is_quantised(operator: str) -> bool:
+    """Say whether an operator takes or makes numbers of 8 bits or fewer."""
+    return operator in QUANTISED or operator.startswith(QUANTISED_PREFIXES) or "Integer" in operator

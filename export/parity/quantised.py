@@ -8,7 +8,7 @@ import onnx
 
 from keras_bn.reporting import counted
 
-from ..foreign.whole import is_quantised
+from ..graph.families import is_quantised
 from ..runtime.session import LEVELS, OnnxRuntime, with_outputs
 from .report import ENOUGH_SAMPLES, SAME_CLASS, Fault, OutputParity, ParityReport
 from .rule import SIGNAL_TO_NOISE
