@@ -97,15 +97,13 @@ def export_onnx(
         >>> len(report.fold.folds), report.parity.passed
         (1, True)
     """
+    sampling = Sampling(model, input_signature, inputs=inputs, precision=precision)
     with scratch_folder() as folder:
         return export_keeping(
-            StageFiles(folder, convert),
-            model,
+            sampling,
             path,
-            inputs=inputs,
-            input_signature=input_signature,
+            StageFiles(folder, convert),
             opset=opset,
-            precision=precision,
             inputs_as_nchw=inputs_as_nchw,
             outputs_as_nchw=outputs_as_nchw,
             external_data=external_data,
@@ -114,31 +112,28 @@ def export_onnx(
 
 
 def export_keeping(
-    stages: StageFiles,
-    model: keras.Model,
+    sampling: Sampling,
     path: str | os.PathLike[str],
+    stages: StageFiles,
     *,
-    inputs: Any = None,
-    input_signature: Any = None,
-    opset: int = DEFAULT_OPSET,
-    precision: Any = "keep",
-    inputs_as_nchw: Sequence[str] = (),
-    outputs_as_nchw: Sequence[str] = (),
-    external_data: bool | None = None,
-    check: bool = True,
+    opset: int,
+    inputs_as_nchw: Sequence[str],
+    outputs_as_nchw: Sequence[str],
+    external_data: bool | None,
+    check: bool,
 ) -> ExportReport:
-    """Do what `export_onnx` does, and keep the stages if somebody will look at them."""
+    """Do what `export_onnx` does, with samples and stages that others look at, too."""
+    model, precision = sampling.model, sampling.precision
     require_precision("export", precision)
     inputs_second, outputs_second = _listed(inputs_as_nchw), _listed(outputs_as_nchw)
     target = Path(path)
     seconds: dict[str, float] = {}
-    sampling = Sampling(model, input_signature, inputs=inputs, precision=precision)
     # On a CPU the outputs do not show a float16 tensor that overflows.
     explained = check and precision == "float16"
     with replacing(target) as temporary:
         coming = convert(
             model,
-            input_signature=input_signature,
+            input_signature=sampling.input_signature,
             opset=opset,
             precision=precision,
             inputs_as_nchw=inputs_second,

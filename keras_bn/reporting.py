@@ -73,12 +73,17 @@ def jsonable(value: Any) -> Any:
     """Return data that JSON can hold: arrays become lists, and numbers that are not finite None.
 
     Args:
-        value: Dicts, lists, tuples, NumPy arrays and scalars, strings, numbers and None, nested.
+        value: Dicts, lists, tuples, NumPy arrays and scalars, strings, numbers, None, dataclasses,
+            and what has `to_dict`, nested.
 
     Example:
         >>> jsonable({"shift": np.array([0.5, np.inf]), "layers": ("bn",)})
         {'shift': [0.5, None], 'layers': ['bn']}
     """
+    if hasattr(value, "to_dict"):
+        return jsonable(value.to_dict())
+    if dataclasses.is_dataclass(value):
+        return jsonable(vars(value))
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

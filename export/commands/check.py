@@ -26,13 +26,12 @@ from .options import (
     examples,
     input_shapes,
     installed_providers,
+    named_ranges,
 )
 from .pages.proof import parity_page
 from .two_files import check_two_files, is_onnx
 
 if TYPE_CHECKING:
-    import keras
-
     from ..parity.report import ParityReport
 
 __all__ = ["EXAMPLES", "check"]
@@ -95,7 +94,7 @@ def check(
     TensorFlow. The exit status is 0 if they agree and 1 if they differ.
     """
     del debug
-    limits, sizes = _ranges(ranges or []), input_shapes(shapes or [])
+    limits, sizes = _ranges(ranges or []), input_shapes(shapes or [], samples)
     keras_file = None if is_onnx(model) else open_keras_file(model, unsafe=unsafe)
     require_file(onnx, "MODEL.onnx")
     if is_onnx(model):
@@ -150,13 +149,14 @@ def check(
         loaded, arrays, notes = load_with_samples(keras_file, given, step)
         from ..parity.check import check_samples
         from ..parity.samples.samples import Sampling
+        from ..signature import signature_of
 
         step(f"comparing {onnx} with {model}")
         sampling = Sampling(
             loaded,
             inputs=arrays,
             seed=seed or 0,
-            ranges=_named(limits, loaded),
+            ranges=named_ranges(limits, lambda: [s.name for s in signature_of(loaded).specs]),
             precision=precision,
         )
         report = check_samples(sampling, onnx, page.stages, providers=providers, explain=explain)
@@ -196,21 +196,3 @@ def _ranges(words: list[str]) -> dict[str, tuple[float, float]]:
             raise ExportError(f"--range must be given once for each input. Received: {words!r}.")
         found[name] = low, high
     return found
-
-
-def _named(
-    limits: dict[str, tuple[float, float]], model: "keras.Model"
-) -> dict[str, tuple[float, float]] | None:
-    """Give a range without a name that of the only input."""
-    if "" not in limits:
-        return limits or None
-    from ..signature import signature_of
-
-    names = [spec.name for spec in signature_of(model).specs]
-    if len(names) != 1 or len(limits) != 1:
-        raise ExportError(
-            f"--range must name an input, where there are several or another one is named: one of "
-            f"{names}. Received: {':'.join(f'{limit:g}' for limit in limits[''])!r}. "
-            f"Write --range {names[0]}=LOW:HIGH."
-        )
-    return {names[0]: limits[""]}

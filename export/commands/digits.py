@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from keras_bn.models import digits_cnn
+from keras_bn.reporting import jsonable
 
 from ..errors import ExportError
 from ..files.whole_file import replacing
@@ -67,8 +68,8 @@ class Demo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-compatible data."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"passed": self.passed, **fields, "export": self.export.to_dict()}
+        data: dict[str, Any] = jsonable({"passed": self.passed, **vars(self)})
+        return data
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,17 +105,16 @@ def export(
         ) as page,
     ):
         loaded, arrays, notes = load_with_samples(keras_file, given, step)
+        from ..parity.samples.samples import Sampling
         from ..pipeline import export_keeping
 
         step(f"exporting {model}")
         try:
             report = export_keeping(
-                page.stages,
-                loaded,
+                Sampling(loaded, inputs=arrays, precision=precision),
                 out,
-                inputs=arrays,
+                page.stages,
                 opset=opset,
-                precision=precision,
                 inputs_as_nchw=inputs_as_nchw or (),
                 outputs_as_nchw=outputs_as_nchw or (),
                 external_data=external_data,

@@ -186,13 +186,8 @@ def _require_paths(model: Path, out: Path | None, *, dry_run: bool, time: bool) 
 
 def _options_of_check(samples: Path | None, shapes: list[str]) -> dict[str, Any]:
     """Return what to compare on, having read it."""
-    options: dict[str, Any] = {"input_shapes": input_shapes(shapes)}
+    options: dict[str, Any] = {"input_shapes": input_shapes(shapes, samples)}
     if samples is not None:
-        if shapes:
-            raise ExportError(
-                "--input-shape must be left out where samples are given: nothing is drawn then. "
-                f"Received: --input-shape and --input {samples}."
-            )
         options["inputs"] = load_samples(samples)
     return options
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ExportError
-from ..files.arrays_file import TARGETS, load_samples
+from ..files.arrays_file import TARGETS, in_words, load_samples
 from ..files.keras_file import KerasFile
 from .console import quiet_tensorflow
 
@@ -71,11 +71,9 @@ def _require_inputs(arrays: dict[str, np.ndarray], names: list[str], outputs: li
     is_told = len(names) != 1 or len(others) < 2 or not others.isdisjoint({names[0], "x"})
     if not is_told or (len(names) > 1 and not set(names) <= set(arrays)):
         rule = "" if is_told else ', or one named "x"'
-        unnamed = "one array without a name, as in an .npy file; give an .npz file"
-        received = unnamed if list(arrays) == [""] else f"arrays {sorted(arrays)}"
         raise ExportError(
             f"the samples must have an array for each of the inputs {names}{rule}. "
-            f"Received: {received}."
+            f"Received: {in_words(arrays)}."
         )
 
 

@@ -1,5 +1,6 @@
 """Arguments and options that several commands have. Imports no TensorFlow."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -22,6 +23,7 @@ __all__ = [
     "examples",
     "input_shapes",
     "installed_providers",
+    "named_ranges",
 ]
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A Keras model file.")]
@@ -120,12 +122,37 @@ def installed_providers() -> list[str]:
     return providers.installed_providers()
 
 
-def input_shapes(words: list[str]) -> dict[str, list[int]]:
+def named_ranges(
+    limits: dict[str, tuple[float, float]], names: Callable[[], list[str]]
+) -> dict[str, tuple[float, float]]:
+    """Give a range without a name that of the only input, of which `names` returns all."""
+    if "" not in limits:
+        return limits
+    inputs = names()
+    if len(inputs) != 1 or len(limits) != 1:
+        raise ExportError(
+            f"--range must name an input, where there are several or another one is named: one of "
+            f"{inputs}. Received: {':'.join(f'{limit:g}' for limit in limits[''])!r}. "
+            f"Write --range {inputs[0]}=LOW:HIGH."
+        )
+    return {inputs[0]: limits[""]}
+
+
+def input_shapes(words: list[str], samples: Path | None = None) -> dict[str, list[int]]:
     """Return the sizes of each NAME=1x3x48x320, by name.
 
+    Args:
+        words: What was given as --input-shape.
+        samples: Likewise as --input.
+
     Raises:
-        ExportError: If a word is none of that form, or names an input again.
+        ExportError: If a word is none of that form, or names an input again, or there are samples.
     """
+    if words and samples is not None:
+        raise ExportError(
+            "--input-shape must be left out where samples are given: nothing is drawn then. "
+            f"Received: --input-shape and --input {samples}."
+        )
     found: dict[str, list[int]] = {}
     for word in words:
         name, _, sizes = word.rpartition("=")

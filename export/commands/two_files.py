@@ -9,6 +9,7 @@ from ..errors import ExportError
 from ..files.arrays_file import load_samples, named_after
 from ..files.paths import require_file
 from .console import progress
+from .options import named_ranges
 
 if TYPE_CHECKING:
     from ..parity.report import ParityReport
@@ -58,11 +59,6 @@ def check_two_files(
             f"no Keras model. Received: {first} and {second}."
         )
     arrays: dict[str, np.ndarray] | None = None if samples is None else load_samples(samples)
-    if arrays is not None and shapes:
-        raise ExportError(
-            "--input-shape must be left out where samples are given: nothing is drawn then. "
-            f"Received: --input-shape and --input {samples}."
-        )
     from ..foreign.opening import open_model
     from ..parity.graphs.check_files import check_files
 
@@ -70,13 +66,7 @@ def check_two_files(
     names = [str(value.name) for value in opened.inputs]
     if arrays is not None:
         arrays = named_after(arrays, names, opened.outputs)
-    if "" in limits:
-        if len(names) != 1 or len(limits) != 1:
-            raise ExportError(
-                f"--range must name an input, one of {names}, where there are several. "
-                f"Received: {limits['']}."
-            )
-        limits = {names[0]: limits[""]}
+    limits = named_ranges(limits, lambda: names)
     with progress(shown=shown) as step:
         step(f"comparing {second} with {first}")
         return check_files(

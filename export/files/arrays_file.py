@@ -4,7 +4,7 @@ None may declare far more than it holds (`archives.py`). Whatever is wrong becom
 """
 
 import zipfile
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..errors import ExportError
 from .archives import ArchiveError, require_array, require_modest, words_of
 from .paths import require_file
 
-__all__ = ["TARGETS", "is_batch_of", "load_samples", "named_after", "only_input"]
+__all__ = ["TARGETS", "in_words", "is_batch_of", "load_samples", "named_after", "only_input"]
 
 TARGETS = "y"  # what the array may be called that a model's only output is compared with
 ZIP = b"PK"  # the first bytes of a zip file
@@ -87,6 +87,12 @@ def _require_arrays(path: Path) -> None:
                     raise ArchiveError(f"{member.filename!r} in it is no array")
                 with archive.open(member) as stream:
                     require_array(stream, member.file_size)
+
+
+def in_words(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return which arrays there are, for an error."""
+    unnamed = "one array without a name, as in an .npy file; give an .npz file"
+    return unnamed if list(arrays) == [""] else f"arrays {sorted(arrays)}"
 
 
 def is_batch_of(array: np.ndarray, shape: Sequence[int | None]) -> bool:

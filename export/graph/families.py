@@ -53,7 +53,7 @@ DISCRETE = frozenset(
     NonMaxSuppression NonZero Round Sign TopK Unique""".split()
 )
 
-# Of numbers in 8 bits or fewer.
+# With numbers of 8 bits or fewer.
 QUANTISED = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QuantizeLinear"})
 QUANTISED_PREFIXES = ("DynamicQuantize", "QEmbed", "QLinear", "QOrdered")
 

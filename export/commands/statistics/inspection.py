@@ -63,10 +63,7 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data; a number that is not finite is None."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {name: dataclasses.asdict(fields[name]) for name in ("model", "data")}
-        fields |= {name: fields[name].to_dict() for name in ("gap", "shift")}
-        ready: dict[str, Any] = jsonable({"verdict": self.verdict, **fields})
+        ready: dict[str, Any] = jsonable({"verdict": self.verdict, **vars(self)})
         return ready
 
     def __str__(self) -> str:

@@ -51,9 +51,7 @@ class Recalibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data; a number that is not finite is None."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {name: dataclasses.asdict(fields[name]) for name in ("model", "data")}
-        ready: dict[str, Any] = jsonable({**fields, "report": self.report.to_dict()})
+        ready: dict[str, Any] = jsonable(vars(self))
         return ready
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ExportError, one_line
-from ...files.arrays_file import is_batch_of
+from ...files.arrays_file import in_words, is_batch_of
 from ...runtime.session import Samples
 from .kinds import Batch
 
@@ -44,11 +44,9 @@ def split(
     samples: Samples = []
     for spec in specs:
         if spec.name not in by_name:
-            unnamed = "one array without a name, as in an .npy file; give an .npz file"
-            received = unnamed if list(by_name) == [""] else f"arrays {sorted(by_name)}"
             raise ExportError(
                 f"check: the samples must have an array for each of the inputs "
-                f"{[s.name for s in specs]}. Received: {received}."
+                f"{[s.name for s in specs]}. Received: {in_words(by_name)}."
             )
         shape = (None, *spec.shape[1:])
         try:
