@@ -27,7 +27,7 @@ from .folding.report import FoldReport
 from .layout.transposes import cancel_transposes
 from .precision.report import Precision, PrecisionReport
 from .precision.set_precision import set_precision
-from .simplify.simplify import simplify
+from .simplify.simplify import keep_half_loadable, simplify
 from .tracing.trace import trace
 
 __all__ = ["convert"]
@@ -96,6 +96,7 @@ def convert(
     yield Converted("folding", graph, folded, placed)
     if precision == "float16":  # once it is known which values there are
         graph, placed = timed("precision", set_precision, graph, precision, samples())
+        timed("precision", keep_half_loadable, graph)
         yield Converted("precision", graph, folded, placed)
 
 

@@ -7,16 +7,20 @@
     kernel smaller than the stride       wrong numbers, or a refusal at run time
     Pad(0) -> Conv k x 1, width 1        its optimiser, 1.20 to 1.32, makes the Pad that of the
                                          convolution, which then runs 1.2 to 13 times as long
+    some products in float16             loading the file kills the process, 1.32
 
 Its optimiser moves Transposes out of the way first, so a Pad counts as standing before a pool when
 only such operators are between them. The rewrite is matched only where `auto_pad` is NOTSET, so a
 pool without padding says VALID, which means the same. Where the pool pads too, the Pad gets its
 `axes` as an input (opset 18), or fills with -0.0; neither is matched. The second trap is avoided by
-explicit pads where they are the same in every run.
+explicit pads where they are the same in every run, the fourth by constants with as many axes as
+what they multiply.
 
 Nothing is done for what `simplify` removes anyway: a Transpose that keeps the order, in front of
 Gemm, was taken for one that swaps the axes up to 1.28.
 """
+
+import operator
 
 import numpy as np
 import onnx_ir as ir
@@ -26,10 +30,11 @@ from ...graph.families import REARRANGING
 from .editor import Editor
 from .shapes.windows import window_extents, window_padding
 
-__all__ = ["avoid_runtime_traps", "avoid_slow_padding"]
+__all__ = ["avoid_half_products", "avoid_runtime_traps", "avoid_slow_padding"]
 
 POOLS = ("AveragePool", "MaxPool")
 PASSING = REARRANGING | {"Cast"}
+FUSED = ("Cast", "Concat", "Div", "Mul")  # what the optimiser moves a Transpose past
 
 
 def avoid_runtime_traps(editor: Editor) -> bool:
@@ -40,7 +45,32 @@ def avoid_runtime_traps(editor: Editor) -> bool:
         pad = _pad_above(editor, pool)
         if pad is not None and pool.attributes.get_string("auto_pad", "NOTSET") == "NOTSET":
             changed |= _keep_apart(editor, pad, pool)
+    return avoid_half_products(editor) or changed
+
+
+def avoid_half_products(editor: Editor) -> bool:
+    """Give constants that multiply a transposed tensor in float16 as many axes as that has."""
+    changed = False
+    for product in editor.nodes("MatMul"):
+        if product.outputs[0].dtype != ir.DataType.FLOAT16:
+            continue
+        for index, value in enumerate(product.inputs):
+            other = product.inputs[1 - index]
+            shape, own = editor.known.shape(other), editor.known.shape(value)
+            if value is None or not is_constant(value) or shape is None or own is None:
+                continue
+            if 1 < len(own) < len(shape) and _is_transposed(editor, other):
+                reshaped = operator.methodcaller("reshape", (1,) * (len(shape) - len(own)) + own)
+                product.replace_input_with(index, editor.rearranged(value, "wide", reshaped))
+                changed = True
     return changed
+
+
+def _is_transposed(editor: Editor, value: ir.Value | None) -> bool:
+    if editor.producer(value, "Transpose") is not None:
+        return True
+    between = editor.producer(value, *FUSED)
+    return between is not None and any(_is_transposed(editor, each) for each in between.inputs)
 
 
 def avoid_slow_padding(editor: Editor) -> bool:

@@ -26,11 +26,11 @@ from .one_dimension import drop_axes_of_one
 from .padding import absorb_padding
 from .repetition import merge_repetitions
 from .reshaping import merge_reshapes
-from .runtime_traps import avoid_runtime_traps
+from .runtime_traps import avoid_half_products, avoid_runtime_traps
 from .shape_constants import drop_flattening, fix_integers
 from .shapes.inference import known_shapes
 
-__all__ = ["simplify"]
+__all__ = ["keep_half_loadable", "simplify"]
 
 OLDEST = 13  # since when the axes of Squeeze and Unsqueeze are an input
 STAGES = (
@@ -81,3 +81,10 @@ def simplify(model: ir.Model) -> ir.Model:
                 RemoveUnusedNodesPass()(model)
     editor.declare_shapes()
     return model
+
+
+def keep_half_loadable(model: ir.Model) -> None:
+    """Rewrite, in place, what ONNX Runtime cannot load once a graph computes in float16."""
+    editor = Editor(model.graph, known_shapes(model.graph))
+    if avoid_half_products(editor):
+        RemoveUnusedNodesPass()(model)

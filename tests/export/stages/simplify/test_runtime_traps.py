@@ -1,10 +1,13 @@
-"""ONNX Runtime's rewrite of Pad and a pool is wrong up to 1.31; what we write is not matched."""
+"""What ONNX Runtime gets wrong, as a Pad and a pool up to 1.31, is not what we write."""
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
+from keras_bn.export import export_onnx
 from keras_bn.export.stages.simplify.simplify import simplify
+from keras_bn.models import crnn
 from tests.export.graphs import graph, operators, run_onnxruntime
 from tests.export.reference_operators import run_reference
 from tests.export.stages.simplify.test_simplify_properties import run_optimised
@@ -146,3 +149,10 @@ def test_transpose_that_keeps_the_order_is_gone_before_gemm(opset):
     }"""
     weights = {"w": np.ones((5, 3), np.float32), "b": np.ones(3, np.float32)}
     assert operators(simplify(graph(text, opset=opset, **weights))) == ["Gemm"]
+
+
+def test_recurrent_network_loads_in_float16(tmp_path):
+    """Without this, ONNX Runtime 1.32 ends the process that loads the file."""
+    path = tmp_path / "model.onnx"
+    assert export_onnx(crnn.build(), path, precision="float16").parity.passed
+    assert "MatMul" in [node.op_type for node in onnx.load(path).graph.node]
