@@ -26,7 +26,7 @@ WITH_PYTHON = [
 SLOW = {"docs/why.md"}  # trains for half a minute
 # Pages with blocks that other tests run: on two workers, in other runtimes.
 ELSEWHERE = {"docs/replicas.md", "docs/deploying.md"}
-OTHER_KINDS = {"text", "sh", "js", "{toctree}"}
+OTHER_KINDS = {"text", "sh", "js", "{toctree}", "{include}"}
 THEIRS = TORCH.replace("[batch,3,8,8] x", "[batch,3,h,w] image").replace("(x, w)", "(image, w)")
 
 
