@@ -68,10 +68,13 @@ def bench(
     else:
         keras_file = open_keras_file(model, unsafe=unsafe)
     with progress(shown=not (as_json or quiet)) as step:
-        step("starting TensorFlow")
-        with quiet_tensorflow():
-            from .onnx_timing import bench_onnx
-            from .timing import bench_keras, limit_keras, print_bench
+        from .benched import print_bench
+        from .onnx_timing import bench_onnx
+
+        if keras_file is not None:
+            step("starting TensorFlow")
+            with quiet_tensorflow():
+                from .timing import bench_keras, limit_keras
         step(f"timing {model}")
         options: dict[str, Any] = {
             "batch_size": batch_size,

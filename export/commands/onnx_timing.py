@@ -1,6 +1,6 @@
 """An ONNX file -> how long it takes for a batch here, next to itself with its batch norms folded.
 
-As in `timing.py`, they take turns on the same drawn batch.
+They take turns on the same drawn batch. Needs no TensorFlow; `timing.py` times Keras models.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 from ..defaults import CPU
 from ..errors import ExportError
 from ..files.onnx_file import write
-from ..files.provenance import versions
+from ..files.provenance import OF_ONNX, versions
 from ..files.whole_file import scratch_folder
 from ..foreign.fold_any import fold_opened
 from ..foreign.opening import open_model
@@ -20,8 +20,8 @@ from ..foreign.weight_files import read_small
 from ..parity.samples.kinds import SIZES
 from ..runtime.latency import FOLDED, UNFOLDED, measure_latency
 from ..runtime.providers import require_providers
+from .benched import Bench, cannot_run, runner_of, size_of
 from .print_latency import machine
-from .timing import Bench, cannot_run, runner_of, size_of
 
 __all__ = ["bench_onnx"]
 
@@ -73,7 +73,7 @@ def bench_onnx(
         else:
             raise cannot_run(str(path), batch, failures[0]) from failures[0]
         latency = measure_latency(runs, batch_size=size_of(batch), threads=threads, seconds=seconds)
-    return Bench(str(path), provider, latency, fold, machine(), versions())
+    return Bench(str(path), provider, latency, fold, machine(), versions(OF_ONNX))
 
 
 def _drawn(value: Any, batch_size: int, size: int) -> np.ndarray:

@@ -7,70 +7,29 @@ optimisation. What is found holds for this machine and its load alone.
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from ..defaults import CPU
-from ..errors import ExportError, one_line
 from ..files.provenance import versions
 from ..files.whole_file import scratch_folder
 from ..parity.samples.samples import draw
-from ..runtime.latency import FOLDED, UNFOLDED, Latency, measure_latency
+from ..runtime.latency import FOLDED, UNFOLDED, measure_latency
 from ..runtime.providers import require_providers
-from ..runtime.session import LEVELS, OnnxRuntime, Samples
 from ..signature import output_names, signature_of
 from ..stages.conversion import convert
 from ..stages.converted import StageFiles
-from ..stages.folding.report import FoldReport
-from .print_latency import machine, print_latency
+from .benched import Bench, cannot_run, runner_of, size_of
+from .print_latency import machine
 
-if TYPE_CHECKING:
-    from rich.console import Console
+__all__ = ["bench_keras", "limit_keras"]
 
-__all__ = [
-    "Bench",
-    "bench_keras",
-    "cannot_run",
-    "limit_keras",
-    "print_bench",
-    "runner_of",
-    "size_of",
-]
-
-SCHEMA = 1  # version of the JSON; rises when a field changes its meaning or goes
 IN_KERAS = "Keras"
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-    """How long a model takes.
-
-    Attributes:
-        path: The model file.
-        provider: ONNX Runtime's execution provider.
-        latency: The times.
-        fold: What folding changed.
-        machine: Where it was measured, in words.
-        versions: Versions of what it was measured with, by name.
-    """
-
-    path: str
-    provider: str
-    latency: Latency
-    fold: FoldReport
-    machine: str
-    versions: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-compatible data."""
-        data = dataclasses.asdict(self)
-        return {"schema": SCHEMA, **data, "fold": self.fold.to_dict()}
 
 
 def limit_keras(threads: int) -> bool:
@@ -140,44 +99,3 @@ def bench_keras(
             runs[name] = runner_of(graph, inputs, outputs, batch, threads, provider)
         latency = measure_latency(runs, batch_size=size_of(batch), threads=threads, seconds=seconds)
     return Bench(str(path), provider, latency, fold, machine(), versions())
-
-
-def runner_of(
-    path: Path,
-    inputs: list[str],
-    outputs: list[str],
-    batch: Samples,
-    threads: int,
-    provider: str,
-) -> Callable[[], object]:
-    """Return a function that runs a file on a batch, with ONNX Runtime's optimisations."""
-    run = OnnxRuntime(path, LEVELS[-1], provider, threads=threads).runner(inputs, outputs)
-    return lambda: run(batch)
-
-
-def size_of(batch: Samples) -> int:
-    """Return the number of samples in a batch."""
-    return next((len(array) for array in batch if array.ndim), 1)
-
-
-def cannot_run(source: str, batch: Samples, error: Exception) -> ExportError:
-    """Return the error of a model that does not run on a batch."""
-    return ExportError(
-        "bench: the model must run on a drawn batch. "
-        f"Received: {source!r}, on arrays of shape {[array.shape for array in batch]}: "
-        f"{one_line(error)}."
-    )
-
-
-def print_bench(bench: Bench, console: "Console") -> None:
-    """Print the times as a table.
-
-    Args:
-        bench: The times.
-        console: Where to.
-    """
-    from .console import one_line_of
-
-    title = f"{one_line_of(bench.path)}: {bench.fold.totals()}"
-    console.print(title, soft_wrap=True, style="bold")
-    print_latency(bench.latency, bench.provider, console)

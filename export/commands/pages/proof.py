@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...parity.report import ParityReport
     from ...stages.converted import StageFiles
-    from ..timing import Bench
+    from ..benched import Bench
 
 __all__ = ["ParityPage", "parity_page"]
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 
 import onnx
 import pytest
@@ -35,12 +36,16 @@ def path(tmp_path):
     return path
 
 
-def test_files_are_folded_and_checked(path, tmp_path):
+def test_files_are_folded_checked_and_timed(path, tmp_path):
     out = tmp_path / "out.onnx"
-    for words in (["fold", path, out, "--time"], ["check", path, out]):
+    for words, told in (
+        (["fold", path, out, "--time"], "agrees"),
+        (["check", path, out], "agrees"),
+        (["bench", path, "--seconds", "0.1"], "folded"),
+    ):
         done = run(COMMAND, *words)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "agrees" in done.stdout
+        assert told in done.stdout
 
 
 def test_files_are_folded_and_proven_from_python(path):
@@ -48,10 +53,15 @@ def test_files_are_folded_and_proven_from_python(path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
-@pytest.mark.parametrize(("suffix", "package"), [("onnx", "tensorflow"), ("h5", "h5py")])
-def test_what_needs_them_says_so_in_one_line(path, suffix, package):
-    path.with_suffix(".h5").write_bytes(HDF5)
-    done = run(COMMAND, "bench", path.with_suffix(f".{suffix}"))
+@pytest.mark.parametrize(("suffix", "package"), [("keras", "tensorflow"), ("h5", "h5py")])
+def test_what_needs_them_says_so_in_one_line(tmp_path, suffix, package):
+    path = tmp_path / f"model.{suffix}"
+    path.write_bytes(HDF5)
+    if suffix == "keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in (("config.json", b"{}"), ("model.weights.h5", HDF5)):
+                archive.writestr(name, content)
+    done = run(COMMAND, "bench", path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"keras-bn: this command needs the package {package!r}, which is not installed. "
