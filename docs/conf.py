@@ -26,7 +26,6 @@ version = release = __version__
 root_doc = "docs/index"
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "findings/README.md", "docs/**"]
 exclude_patterns = [
-    "docs/generated/gallery/sg_execution_times.rst",
     "docs/generated/gallery/*.ipynb",
     "docs/generated/gallery/*.py",
 ]
@@ -56,6 +55,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,
     "reset_modules": (),
 }
 
