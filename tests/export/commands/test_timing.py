@@ -9,6 +9,7 @@ import pytest
 
 import keras_bn
 from keras_bn.export import export_onnx
+from keras_bn.export.commands import benched
 from keras_bn.export.commands import timing as bench
 from keras_bn.export.commands.onnx_timing import bench_onnx
 from keras_bn.export.files.provenance import versions
@@ -115,7 +116,7 @@ def test_what_runs_is_before_folding_and_behind_it(files, monkeypatch):
 def test_batches_are_of_the_declared_types(tmp_path, monkeypatch, text, shapes):
     seen = []
     monkeypatch.setattr(
-        bench.OnnxRuntime, "runner", recording(bench.OnnxRuntime.runner, seen.append)
+        benched.OnnxRuntime, "runner", recording(benched.OnnxRuntime.runner, seen.append)
     )
     weights = {"w": (96, 5)} if "w>" in text else {}
     text = text.replace("<float[96,5] w> ", "")
