@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from keras_bn.reporting import counted
-
 from ..parity.report import LayerParity, OutputParity, ParityReport
 from .console import one_line_of
 
@@ -182,9 +180,7 @@ def _basis(report: ParityReport) -> Iterator[str]:
             "Of the layers, the nearest to its limit, and those up to the first that differs; "
             "--html and --json have all."
         )
-    truths = ", ".join(dict.fromkeys(row.reference for row in report.outputs))
-    kinds = ", ".join(dict.fromkeys(row.case for row in report.outputs))
-    yield f"{counted(report.samples, 'sample')} ({kinds}), truth: {truths}"
+    yield from report.measured_on
     for name, words in report.drawn.items():
         yield f"{name}: {words}"
     if report.seed is not None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from keras_bn.reporting import counted, jsonable
 
 __all__ = [
+    "KINDS",
     "QUANTILES",
     "SCHEMA",
     "Errors",
@@ -25,6 +26,13 @@ SCHEMA = 1  # version of the JSON; rises when a field changes its meaning or goe
 # Of a file in 8 bits: the share of the samples that must have the same class, of how many or more.
 SAME_CLASS, ENOUGH_SAMPLES = 0.9, 20
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
+
+KINDS = {  # of drawn samples (`samples/kinds.py`), for a reader
+    "drawn": "as the inputs' distributions have it",
+    "another size": "likewise, with other free sizes",
+    "constant": "every value of a sample alike",
+    "out of range": "ten times as far out as expected",
+}
 
 Stage = Literal["tracing", "layout", "folding", "precision", "file", "optimiser"]
 
@@ -262,11 +270,18 @@ class ParityReport:
         rows = [row for row in self.outputs if row.name == name]
         return max(rows, key=lambda row: (not row.passed, row.worst.max / row.tolerance))
 
+    @property
+    def measured_on(self) -> list[str]:
+        """The samples and the truth, in words, and what the kinds of drawn samples are."""
+        references = ", ".join(dict.fromkeys(row.reference for row in self.outputs))
+        kinds = list(dict.fromkeys(row.case for row in self.outputs))
+        meanings = "; ".join(f"{kind}: {KINDS[kind]}" for kind in kinds if kind in KINDS)
+        whole = f"{counted(self.samples, 'sample')} ({', '.join(kinds)}), truth: {references}"
+        return [whole, meanings] if meanings else [whole]
+
     def __str__(self) -> str:
         lines = [str(self.headline(name)) for name in dict.fromkeys(r.name for r in self.outputs)]
-        references = ", ".join(dict.fromkeys(row.reference for row in self.outputs))
-        kinds = ", ".join(dict.fromkeys(row.case for row in self.outputs))
-        lines.append(f"{counted(self.samples, 'sample')} ({kinds}), truth: {references}")
+        lines += self.measured_on
         if self.fault is not None:
             lines.append(self.fault.detail)
         return "\n".join([*lines, *self.notes])

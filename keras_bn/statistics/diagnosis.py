@@ -7,6 +7,8 @@ average batch. The causes, and what each rests on:
     not finite                   stored statistics that are NaN or Inf
     a batch unlike the others    its gap from the median batch, against that of the others
     never updated                the stored statistics are bit for bit the initial ones
+    dropout                      a stored gap, most of which is gone with dropout, noise and
+                                 augmentation on, as in training
     momentum too high            a stored gap, of which the momentum^steps that is left of the
                                  initial statistics explains most; where the steps are unknown, the
                                  stored ones lie between those and the average batch, at most layers
@@ -22,6 +24,7 @@ import numpy as np
 
 from keras_bn.reporting import shortened
 from keras_bn.statistics.layer_gap import LayerGap, ObservedLayer
+from keras_bn.statistics.training_only import TrainingRun
 
 __all__ = ["NOTABLE_GAP", "Cause", "Diagnosis", "diagnose"]
 
@@ -41,6 +44,7 @@ class Cause(enum.StrEnum):
     NOT_FINITE = "the stored statistics are NaN or Inf"
     OUTPUT_NOT_FINITE = "an output is NaN or Inf, and the statistics are not why"
     NEVER_UPDATED = "the stored statistics were never updated"
+    TRAINING_ONLY = "dropout, noise or augmentation in front of a batch norm acts in training only"
     MOMENTUM_TOO_HIGH = "the momentum is too high for the number of training steps"
     BATCHES_TOO_SMALL = "the batches are too small"
     DATA_DIFFER = "the data are not what the statistics were taken from"
@@ -72,7 +76,7 @@ Shown = tuple[ObservedLayer, LayerGap, np.ndarray]  # with the rows that are no 
 
 
 def diagnose(
-    layers: list[ObservedLayer], steps: int | None, samples: int
+    layers: list[ObservedLayer], steps: int | None, samples: int, in_training: TrainingRun
 ) -> tuple[tuple[LayerGap, ...], tuple[Diagnosis, ...]]:
     """Say what the batches' moments show.
 
@@ -80,6 +84,7 @@ def diagnose(
         layers: In calling order, with all batches added.
         steps: Number of steps that the optimizer has made; None if unknown.
         samples: Number of samples in all batches.
+        in_training: The model with dropout and the like on; run if a stored gap is notable.
 
     Returns:
         The gap of each layer; the likely causes of those that are notable.
@@ -101,13 +106,17 @@ def diagnose(
             (initial if gap.is_initial else wrong).append((layer, gap, rows))
     if broken:
         found.append(_blame_broken_statistics(broken, len(layers)))
+    noised = _fitting_in_training(wrong, in_training, list(outliers))
+    wrong = _without(wrong, [shown for shown, _ in noised])
     late, steps = _unfinished(layers, wrong, steps)
-    wrong = [shown for shown in wrong if not any(shown is other for other in late)]
+    wrong = _without(wrong, late)
     if outliers:
         diagnosis, wrong = _blame_outliers(layers, outliers, wrong)
         found.append(diagnosis)
     if initial:
         found.append(_blame_missing_updates(initial, len(gaps)))
+    if noised:
+        found.append(_blame_training_only(noised, in_training.acting, len(gaps)))
     if late:
         found.append(_blame_momentum(layers, late, steps))
     if wrong:
@@ -135,6 +144,10 @@ def _outlying_batches(layers: list[ObservedLayer]) -> dict[int, float]:
 
 def _count(layers: list[ObservedLayer]) -> int:
     return len(set().union(*(layer.batch.tolist() for layer in layers)))
+
+
+def _without(shown: list[Shown], others: list[Shown]) -> list[Shown]:
+    return [one for one in shown if not any(one is other for other in others)]
 
 
 def _paths(shown: list[Shown]) -> tuple[str, ...]:
@@ -179,7 +192,7 @@ def _blame_outliers(
         "Look at its samples: one that was not scaled like the others is enough. Then estimate the "
         "statistics anew without it.",
     )
-    return diagnosis, [shown for shown in wrong if not any(shown is other for other in dragged)]
+    return diagnosis, _without(wrong, dragged)
 
 
 def _blame_broken_statistics(paths: tuple[str, ...], total: int) -> Diagnosis:
@@ -203,6 +216,38 @@ def _blame_missing_updates(initial: list[Shown], total: int) -> Diagnosis:
         f"{layer.path} the batches are {gap.stored_gap:.2f} normalised deviations away from them.",
         "Train with `training=True` reaching the layer and `trainable=True`, or call "
         "estimate_population_statistics.",
+    )
+
+
+def _fitting_in_training(
+    wrong: list[Shown], in_training: TrainingRun, outliers: list[int]
+) -> list[tuple[Shown, float]]:
+    """Find the layers whose stored gap is mostly gone in training, with the gap that is left."""
+    seen = in_training.observe() if wrong else {}
+    found = []
+    for shown in wrong:
+        layer = seen.get(shown[0].path)
+        kept = np.zeros(0, bool) if layer is None else ~np.isin(layer.batch, outliers)
+        if layer is None or not kept.any():
+            continue
+        left = float(layer.distance(layer.average(kept), layer.stored))
+        if left < (1 - EXPLAINED) * shown[1].stored_gap:
+            found.append((shown, left))
+    return found
+
+
+def _blame_training_only(
+    noised: list[tuple[Shown, float]], acting: tuple[str, ...], total: int
+) -> Diagnosis:
+    (layer, gap, _), left = max(noised, key=lambda found: found[0][1].stored_gap)
+    return Diagnosis(
+        Cause.TRAINING_ONLY,
+        _paths([shown for shown, _ in noised]),
+        f"with {shortened(acting)} on, as in training, the stored statistics of {layer.path} are "
+        f"{left:.2f} normalised deviations from the batches', without {gap.stored_gap:.2f}; "
+        f"{len(noised)} of {total} layers are like it.",
+        "The statistics fit the training data, so leave them. Put dropout behind the last batch "
+        "norm, or take less of it, and train again.",
     )
 
 
@@ -287,9 +332,8 @@ def _blame_data(layers: list[ObservedLayer], wrong: list[Shown]) -> Diagnosis:
         _paths(wrong),
         evidence,
         "Preprocess as in training. If the data are from another domain, adapt_statistics takes "
-        "the statistics there. Dropout, noise and augmentation before a batch norm act in training "
-        "only and do this too. If the stored statistics are far too large, training met an unusual "
-        "batch.",
+        "the statistics there. Augmentation of the training data alone does this too. If the "
+        "stored statistics are far too large, training met an unusual batch.",
     )
 
 

@@ -21,6 +21,7 @@ from keras_bn.statistics.layer_gap import LayerGap, ObservedLayer
 from keras_bn.statistics.observe import ObservedModel
 from keras_bn.statistics.selection import batch_norm_layers
 from keras_bn.statistics.tally import Tally
+from keras_bn.statistics.training_only import TrainingRun
 
 __all__ = ["GapReport", "OutputGap", "train_inference_gap"]
 
@@ -123,7 +124,8 @@ def train_inference_gap(
     """Run data with batch statistics and with stored statistics, and say why they differ.
 
     Frozen layers use their stored statistics in training too and are left out. Dropout is off in
-    both runs. Memory grows by 12 bytes for each channel and batch; some 50 batches are enough, and
+    both runs; whether it is the cause is told by a third, of at most 8 batches, if there is one to
+    be found. Memory grows by 12 bytes for each channel and batch; some 50 batches are enough, and
     with fewer than 4 an unusual batch or a too small one cannot be told.
 
     Args:
@@ -157,17 +159,20 @@ def train_inference_gap(
     paths, targets = list(found), list(found.values())
     by_batch = ObservedModel(where, model, targets, by_batch=True, with_outputs=True)
     by_stored = ObservedModel(where, model, [], by_batch=False, with_outputs=True)
+    in_training = TrainingRun(where, model, found)
     outputs, tally = _Outputs(model), Tally(where, verbose)
     seen = [ObservedLayer(path, layer) for path, layer in found.items()]
     for x, y, weights in tally.batches_of(data, **cut):
         batch_outputs, records = by_batch(x)
         if tally.take(x, records):
             outputs.add(batch_outputs, by_stored(x)[0], x, y, weights)
+            batch = tally.batches + tally.skipped - 1
+            in_training.keep(batch, x)
             for layer, uses in zip(seen, records, strict=True):
-                layer.add(tally.batches + tally.skipped - 1, uses)
+                layer.add(batch, uses)
     unchanged |= by_batch.not_observed(paths)
     layers = [seen[i] for i in by_batch.observed]
-    gaps, diagnoses = diagnose(layers, _steps_taken(model), tally.samples)
+    gaps, diagnoses = diagnose(layers, _steps_taken(model), tally.samples, in_training)
     if not diagnoses:
         diagnoses = outputs.diagnoses()
     with_batch, with_stored = outputs.losses()

@@ -2,10 +2,11 @@
 
 While the model runs, each layer that is observed has a `call` of its own, which records the moments
 of its input and then normalises: by the batch (Algorithm 1) or by stored statistics. All other
-layers run in inference mode. The run happens inside a `keras.StatelessScope`, so that nothing
-assigns to a variable; `call` is put back even when the run raises or is interrupted. Functions that
-the model has decorated with `tf.function` run step by step meanwhile: a trace of theirs would keep
-the layers' other `call` for ever.
+layers run in inference mode, but for those, such as dropout, that are wanted as in training. The
+run happens inside a `keras.StatelessScope`, so that nothing assigns to a variable; `call` is put
+back even when the run raises or is interrupted. Functions that the model has decorated with
+`tf.function` run step by step meanwhile: a trace of theirs would keep the layers' other `call` for
+ever.
 
 Normalising by the batch is Algorithm 1: ghost batches, masks and weights count; the corrections of
 batch renormalisation, which depend on the stored statistics, are left out.
@@ -15,6 +16,7 @@ subclassed model always calls with `training=False` cannot be told from the othe
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -73,6 +75,7 @@ class ObservedModel:
         by_batch: bool,
         record: Record = record_moments,
         replaced: Sequence[Any] = (),
+        in_training: Sequence[Any] = (),
         with_outputs: bool = False,
     ) -> None:
         """Prepare to run a model.
@@ -84,6 +87,8 @@ class ObservedModel:
             by_batch: Whether those normalise by the batch.
             record: What to record: a function of layer, moments, input, mask and sample weights.
             replaced: Layers whose stored statistics are given with each call.
+            in_training: Layers, such as dropout, that act as in training, each time with other
+                random numbers.
             with_outputs: Whether the model's outputs are wanted; without them, what no record
                 needs is not computed.
         """
@@ -94,6 +99,7 @@ class ObservedModel:
         self.order: list[int] = []
         self._record = record
         self._replaced = list(replaced)
+        self._in_training = list(in_training)
         self._with_outputs = with_outputs
         self._eager = bool(model.run_eagerly)
         self._run: Any = self._step
@@ -146,6 +152,11 @@ class ObservedModel:
                 (layer.moving_mean, layer.moving_variance), values, strict=True
             )
         ]
+        mapping += [
+            (generator.state, _random_seed(generator.state))
+            for layer in self._in_training
+            for generator in layer._seed_generators
+        ]
         scopes = keras.StatelessScope(mapping), self._intercepted(records, sample_weight)
         with eager_functions(), scopes[0], scopes[1]:
             outputs = self._model(inputs, training=False)
@@ -158,6 +169,7 @@ class ObservedModel:
             (layer, "call", self._call_of(index, records[index], sample_weight))
             for index, layer in enumerate(self.layers)
         ]
+        calls += [(layer, "call", _training_call_of(layer)) for layer in self._in_training]
         with replaced_methods(calls):
             yield
 
@@ -193,6 +205,21 @@ class ObservedModel:
             return layer.activated(outputs) if hasattr(layer, "activated") else outputs
 
         return call
+
+
+def _training_call_of(layer: Any) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        bound = inspect.signature(type(layer).call).bind(layer, *arguments, **options)
+        bound.arguments["training"] = True
+        return type(layer).call(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _random_seed(state: Any) -> Any:
+    """Return another state of a seed generator, drawn whenever the model runs."""
+    drawn = tf.random.uniform(state.shape, maxval=tf.int32.max, dtype=tf.int32, seed=0)
+    return ops.cast(drawn, state.dtype)
 
 
 def _check_rows(where: str, layer: Any, inputs: Any, batch_weight: Any) -> None:

@@ -26,6 +26,8 @@ MEANING = {
     Cause.OUTPUT_NOT_FINITE: "The batch norms are in order; something behind them is not.",
     Cause.NEVER_UPDATED: "In inference these layers normalise by the statistics that they "
     "were made with, mean 0 and variance 1 by default: training did not reach them.",
+    Cause.TRAINING_ONLY: "The statistics were taken with dropout, noise or augmentation on. In "
+    "inference that is off, and the variance another.",
     Cause.MOMENTUM_TOO_HIGH: "The stored statistics follow the batches slowly, and training ended "
     "before they had arrived. The weights may be good; the statistics are not.",
     Cause.BATCHES_TOO_SMALL: "Each batch has a mean and a variance of its own, so the layers add "

@@ -1,12 +1,18 @@
 """What a fold did, as plain data: one row for each affine operator that was found."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from keras_bn.reporting import counted
 
 from .reason import Reason
 
 __all__ = ["Fold", "FoldReport", "Refusal"]
+
+WIDTH = 100  # columns of text, unless a name alone is wider
+NARROWEST = 40  # of the last column of a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +137,7 @@ class FoldReport:
         rows = [heads, *folds, *left] if folds or left else []
         counts = self._counts()
         numbers = ["", *_aligned([("nodes", "before", "after"), *counts]), ""] if counts else []
-        return "\n".join([*_aligned(rows), *numbers, *self._notes(), self.totals()])
+        return "\n".join([*_with_last_wrapped(rows), *numbers, *self._notes(), self.totals()])
 
     def _counts(self) -> list[tuple[str, str, str]]:
         """Return the types whose number changes, with both numbers, and all together."""
@@ -160,7 +166,10 @@ class FoldReport:
         )
 
     def __str__(self) -> str:
-        lines = [f"{len(self.folds)} affine operators folded, {len(self.refusals)} left"]
+        lines = [
+            f"{len(self.folds)} affine operators folded{_batch_norms(self.folds)}, "
+            f"{len(self.refusals)} left{_batch_norms(self.refusals)}"
+        ]
         alike: dict[tuple[object, ...], list[Refusal]] = {}
         for row in self.refusals:
             key = (row.operator, row.reason, row.forward_reason, row.both_reason)
@@ -168,8 +177,37 @@ class FoldReport:
         lines += self._notes()
         for first, *others in alike.values():
             more = f"; and {len(others)} more like it" if others else ""
-            lines.append(_printable(f"  {first}{more}"))
+            lines += _wrapped(_printable(f"{first}{more}"), 2, 4)
         return "\n".join(lines)
+
+
+def _batch_norms(rows: Sequence[Fold | Refusal]) -> str:
+    """Say how many of the affine operators are what a reader knows them as."""
+    norms = sum(row.operator == "BatchNormalization" for row in rows)
+    return f" ({counted(norms, 'batch norm')})" if rows else ""
+
+
+def _wrapped(text: str, indent: int, further: int) -> list[str]:
+    """Return text in lines, all but the first indented further; names stay whole."""
+    return textwrap.wrap(
+        text,
+        max(WIDTH, further + NARROWEST),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * further,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _with_last_wrapped(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pad the columns to one width each; the last goes on in the next line."""
+    heads = _aligned([row[:-1] for row in rows])
+    last = 2 + max(map(len, heads), default=0)
+    lines: list[str] = []
+    for head, row in zip(heads, rows, strict=True):
+        first, *others = _wrapped(_printable(row[-1]), last, last)
+        lines += [head.ljust(last) + first[last:], *others]
+    return lines
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -74,7 +74,11 @@ def test_verdict_comes_first_then_a_row_for_each_output_and_kind():
     figures = "1.0e-07 2.0e-07 1.5e-07 2.3e-06 1.0e-08 99.9% agrees"
     assert lines[3:5] == [f"probabilities drawn {figures}", f"probabilities out of range {figures}"]
     assert lines[5].startswith("embedding drawn ")
-    assert "10 samples (drawn, out of range), truth: float64" in lines
+    start = lines.index("10 samples (drawn, out of range), truth: float64")
+    assert " ".join(lines[start + 1 : start + 3]) == (
+        "drawn: as the inputs' distributions have it; "
+        "out of range: ten times as far out as expected"
+    )
     assert lines[-2:] == ["image: normal, mean 0 and deviation 1", "seed 3"]
 
 

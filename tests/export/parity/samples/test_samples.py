@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_bn.export import ExportError, check_parity, export_onnx
+from keras_bn.export.parity.report import KINDS
 from keras_bn.export.parity.samples.given import split
 from keras_bn.export.parity.samples.samples import Sampling, draw
 from keras_bn.export.signature import signature_of
@@ -35,6 +36,7 @@ def test_unknown_dimensions_get_two_sizes_odd_and_not_square():
     found, notes = shapes(convolution((None, None, 3)))
     assert found["drawn"][0] == (1, 32, 32, 3)
     assert found["another size"] == [(2, 45, 38, 3)]
+    assert set(found) == set(KINDS)  # each is explained where it is printed
     assert notes == []
 
 

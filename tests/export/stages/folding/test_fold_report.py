@@ -23,7 +23,7 @@ REPORT = FoldReport(
 
 def test_table_has_a_row_for_each_operator_and_the_totals():
     lines = REPORT.table().splitlines()
-    assert [line.split()[0] for line in lines] == [
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
         "operator", "BatchNormalization", "Mul", "Add", "BatchNormalization", "Sub", "3",
     ]  # fmt: skip
     assert lines[-1] == (
@@ -37,13 +37,16 @@ def test_table_is_aligned():
     heads = rows[0]
     places = [heads.index(word) for word in ("layer", "folded", "into,")]
     columns = [slice(*ends) for ends in zip(places, [*places[1:], None], strict=True)]
-    cells = [[row[column].strip() for column in columns] for row in rows[1:]]
+    cells = [[row[column].strip() for column in columns] for row in rows[1:6]]
+    rest = [row[columns[2]] for row in rows[6:]]
     assert cells[0] == ["conv/bn", "backward", "conv"]
     assert cells[1] == ["mul", "both", "a, b through pool, cut"]
     assert cells[2] == ["add", "forward", "nothing"]
     assert cells[3] == ["bn2", "left", f"{Reason.NOT_LINEAR} (Relu r)"]
     reasons = f"{Reason.SHIFT} (Gelu g); behind it, {Reason.ZERO_PADDING} (Conv second)"
-    assert cells[4] == ["n??[2J", "left", reasons]
+    assert [*cells[4][:2], " ".join([cells[4][2], *rest])] == ["n??[2J", "left", reasons]
+    assert len(rest) == 2
+    assert max(map(len, rows)) <= 100
     assert all(row == row.rstrip() for row in rows)
 
 
@@ -71,16 +74,29 @@ def test_table_of_nothing_is_the_totals_alone():
 
 def test_short_form_lists_what_is_left():
     lines = str(REPORT).splitlines()
-    assert lines[0] == "3 affine operators folded, 2 left"
+    assert lines[0] == "3 affine operators folded (1 batch norm), 2 left (1 batch norm)"
+    assert str(FoldReport((), ())) == "0 affine operators folded, 0 left"
     assert lines[1] == "  BatchNormalization bn2: a nonlinear operator is in the way (Relu r)"
     assert str(REPORT.folds[1]) == "Mul mul: both into a, b through pool, cut"
 
 
 def test_short_form_tells_one_of_those_that_are_alike():
     report = FoldReport((), (*REPORT.refusals, *REPORT.refusals[:1] * 2))
-    first, second = str(report).splitlines()[1:]
+    first, second, *rest = str(report).splitlines()[1:]
     assert first == f"  {REPORT.refusals[0]}; and 2 more like it"
     assert "n??[2J: " in second
+    assert all(line.startswith("    ") for line in rest)
+
+
+def test_long_lines_wrap_and_names_stay_whole():
+    name = "x-/" * 40
+    report = FoldReport((), (Refusal("n", "Sub", None, Reason.SHIFT, f"{name} y"),))
+    assert str(report).splitlines()[1:] == [
+        "  Sub n: an operator that only a scale can pass is in the way of a shift",
+        f"    ({name}",
+        "    y)",
+    ]
+    assert [line.strip() for line in report.table().splitlines()[2:4]] == [f"({name}", "y)"]
 
 
 def test_report_is_json():
