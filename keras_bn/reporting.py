@@ -93,15 +93,19 @@ def jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], meaning: Sequence[str] = ()
+) -> list[str]:
     """Align cells in columns: the first to the left, the others to the right.
 
     Args:
         header: The columns' names.
         rows: As many cells each.
+        meaning: Lines that say what the columns are.
 
     Returns:
-        A line for the header and each row, indented by two spaces; nothing if there are no rows.
+        A line for the header and each row, and what they mean, indented by two spaces; nothing if
+        there are no rows.
 
     Example:
         >>> table(("layer", "shift"), [("conv/bn", "0.5"), ("bn", "12.0")])[2]
@@ -114,7 +118,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
         for line in lines
-    ]
+    ] + [f"  {line}" for line in meaning]
 
 
 def shortened(paths: Sequence[str]) -> str:

@@ -25,6 +25,11 @@ from keras_bn.statistics.training_only import TrainingRun
 
 __all__ = ["GapReport", "OutputGap", "train_inference_gap"]
 
+MEANING = (
+    "gap: a layer's outputs by batch against those by stored statistics; 1 is all of the signal",
+    "stored: of the average batch; batch noise: of a batch from the average one",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputGap:
@@ -109,7 +114,7 @@ class GapReport(DataReport):
             (g.layer, f"{g.gap:.3f}", f"{g.stored_gap:.3f}", f"{g.batch_noise:.3f}")
             for g in self.layers
         ]
-        lines += table(("layer", "gap", "stored", "batch noise"), rows)
+        lines += table(("layer", "gap", "stored", "batch noise"), rows, MEANING)
         return "\n".join([*lines, *self.left_alone()])
 
 

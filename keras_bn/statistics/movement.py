@@ -10,6 +10,11 @@ from keras_bn.reporting import DataReport, jsonable, table
 
 __all__ = ["LayerMovement", "StatisticsReport", "assign"]
 
+MEANING = (
+    "|mean| moved: in old deviations; ln variance ratio: of the new variance to the old one",
+    "each as the mean over the channels, and at most",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerMovement:
@@ -73,7 +78,7 @@ class StatisticsReport(DataReport):
             for layer in self.layers
         ]
         header = ("layer", "|mean| moved", "at most", "ln variance ratio", "|ln| at most")
-        return "\n".join([head, *table(header, rows), *self.left_alone()])
+        return "\n".join([head, *table(header, rows, MEANING), *self.left_alone()])
 
 
 def assign(pairs: Sequence[tuple[Any, np.ndarray]]) -> None:

@@ -41,6 +41,11 @@ from keras_bn.statistics.tally import Tally
 __all__ = ["CovariateShiftReport", "LayerShift", "measure_covariate_shift"]
 
 FALSE_ALARMS = 0.05  # share of layers without a shift in which some channel is marked
+MEANING = (
+    "KL: of the inputs from the stored statistics, in nats, mean over the channels",
+    "KL by chance: what this many samples show without a shift",
+    "|mean|: difference of means in stored deviations; |ln var|: ln of the ratio of variances",
+)
 NEGLIGIBLE = 1e-3  # standard deviations, or nats of ln(v'/v), below which nothing is marked
 
 
@@ -133,7 +138,7 @@ class CovariateShiftReport(DataReport):
             for layer in self.ranking
             if not layer.is_shifted.any()
         ]
-        return "\n".join([head, *table(header, rows), *notes, *self.left_alone()])
+        return "\n".join([head, *table(header, rows, MEANING), *notes, *self.left_alone()])
 
 
 def measure_covariate_shift(

@@ -307,6 +307,7 @@ def test_report_is_json_and_names_every_layer(trained, samples):
     text = json.dumps(report.to_dict(), allow_nan=False)
     assert json.loads(text)["first"] == json.loads(text)["worst"] == "bn0"
     assert all(name in str(report) for name in LAYERS)
+    assert str(report).endswith("batch noise: of a batch from the average one")
     assert "-> Preprocess as in training" in str(report)
 
 

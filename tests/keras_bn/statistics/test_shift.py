@@ -117,6 +117,7 @@ def test_shift_too_small_for_the_sample_is_said_so():
     report = measure(single((1,)), np.array(normal, np.float32)[:, np.newaxis])
     assert not report.layers[0].is_shifted.any()
     assert "bn: no shift that 40 samples can tell from zero" in str(report)
+    assert "KL by chance: what this many samples show without a shift" in str(report)
     assert report.layers[0].mean_divergence < 4 * report.layers[0].sampling_divergence
 
 
