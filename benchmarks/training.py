@@ -2,8 +2,10 @@
 
     python -m benchmarks.training [MODEL]...
 
-Seconds are medians over runs in one process, the peers in turn. Memory is what two steps add to the
-peak of a process of their own that has built the model.
+Each runs in a process of its own, as training does: where one process holds them all, the memory
+that one has left free serves another. The processes step in turns and sleep in between; seconds are
+medians over the steps, the ratios medians within a turn. Memory is what the first two steps add to
+the peak of such a process, which has built the model before.
 """
 
 import os
@@ -23,7 +25,7 @@ from keras_bn import use_fused_batch_norm
 from keras_bn.export.runtime.latency import alternate
 from keras_bn.native import library
 
-RUNS = 9
+RUNS = 15
 MODELS = {
     "MobileNetV2": (keras.applications.MobileNetV2, 96, 32),
     "ResNet50": (keras.applications.ResNet50, 96, 16),
@@ -83,13 +85,6 @@ def step_of(name: str, variant: str) -> Callable[[], object]:
     return lambda: model.train_on_batch(x, y)
 
 
-def added_memory(name: str, variant: str) -> float:
-    """Return the MB that training adds to the peak of a new process."""
-    words = [sys.executable, "-m", "benchmarks.training", "--memory", name, variant]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)  # noqa: S603
-    return float(done.stdout)
-
-
 def peak() -> float:
     """Return this process's largest memory so far, in MB; `getrusage` would tell its parent's."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -97,28 +92,69 @@ def peak() -> float:
     return int(line.split()[1]) / 1024
 
 
-def print_memory(name: str, variant: str) -> None:
-    """Print what two steps add to this process's peak, in MB."""
+def serve(name: str, variant: str) -> None:
+    """Print what two steps add to this process's peak, in MB; then step for each line given."""
     build, size, _ = MODELS[name]
     build(input_shape=(size, size, 3), weights=None, classes=10)
     before = peak()
-    step_of(name, variant)()
-    print(peak() - before)
+    step = step_of(name, variant)
+    step()
+    print(peak() - before, flush=True)
+    for _ in sys.stdin:
+        step()
+        print(flush=True)
+
+
+class Process:
+    """A process of its own that trains one variant of a model, a step at a time.
+
+    Attributes:
+        memory: What its first two steps added to its peak, in MB.
+    """
+
+    def __init__(self, name: str, variant: str) -> None:
+        words = [sys.executable, "-m", "benchmarks.training", "--serve", name, variant]
+        self.process = subprocess.Popen(  # noqa: S603
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.memory = float(self._answer())
+
+    def __call__(self) -> None:
+        """Run a step."""
+        print(file=self.process.stdin, flush=True)
+        self._answer()
+
+    def _answer(self) -> str:
+        answer = next(iter(self.process.stdout or ()), None)
+        if answer is None:
+            raise RuntimeError("benchmarks.training: a process ended before it was told to.")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
 
 
 def main() -> None:
     """Print a row for each model."""
-    if sys.argv[1:2] == ["--memory"]:
-        return print_memory(*sys.argv[2:])
+    if sys.argv[1:2] == ["--serve"]:
+        return serve(*sys.argv[2:])
     print(machine())
-    print(f"| model | {', s | '.join(VARIANTS)}, s | memory added, MB |")
-    print("|---|" + "---:|" * (len(VARIANTS) + 1))
+    print(
+        f"| model | {', s | '.join(VARIANTS)}, s | times faster: {' / '.join(VARIANTS[1:])} "
+        "| memory added, MB |"
+    )
+    print("|---|" + "---:|" * (len(VARIANTS) + 2))
     for name in sys.argv[1:] or MODELS:
-        steps = [step_of(name, variant) for variant in VARIANTS]
-        seconds = np.median(alternate(steps, RUNS, warm_up=1), axis=0)
-        memory = " / ".join(f"{added_memory(name, variant):.0f}" for variant in VARIANTS)
-        cells = " | ".join(f"{second:.3f}" for second in seconds)
-        print(f"| {name} | {cells} | {memory} |", flush=True)
+        steps = [Process(name, variant) for variant in VARIANTS]
+        seconds = alternate(steps, RUNS, warm_up=1)
+        faster = np.median(seconds[:, :1] / seconds[:, 1:], axis=0)
+        cells = " | ".join(f"{second:.3f}" for second in np.median(seconds, axis=0))
+        ratios = " / ".join(f"{ratio:.2f}" for ratio in faster)
+        memory = " / ".join(f"{step.memory:.0f}" for step in steps)
+        print(f"| {name} | {cells} | {ratios} | {memory} |", flush=True)
+        for step in steps:
+            step.close()
     return None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from keras_bn.version import __version__
 
 from .defaults import DEFAULT_OPSET
-from .errors import ExportError
+from .errors import ExportError, ParityError
 from .files.metadata import (
     CHANNELS_SECOND,
     FOLDED,
@@ -30,7 +30,7 @@ from .files.metadata import (
 from .files.onnx_file import add_metadata, write
 from .files.whole_file import replacing, scratch_folder
 from .parity.check import check_samples
-from .parity.report import ParityError, ParityReport
+from .parity.report import ParityReport
 from .parity.samples.samples import Sampling
 from .report import ExportReport
 from .stages.conversion import convert
@@ -175,11 +175,12 @@ def _checked(
         raise ExportError(str(e).replace(str(temporary), str(target))) from e
     parity = dataclasses.replace(parity, path=str(target))
     if not parity.passed:
-        found = str(parity).replace("\n", "; ")
+        found = str(parity).replace("\n", "; ").rstrip(".")
+        ours = parity.fault is None or parity.fault.stage != "keras"
+        report = "Please report this with the model's architecture; " if ours else ""
         raise ParityError(
             f"export: ONNX Runtime must agree with Keras. Received: {found}. "
-            f"{str(target)!r} was not written. Please report this with the model's "
-            "architecture; `check=False` writes the file all the same.",
+            f"{str(target)!r} was not written. {report}`check=False` writes the file all the same.",
             parity,
         )
     return parity

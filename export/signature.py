@@ -32,6 +32,11 @@ class Signature:
         specs: list[Any] = keras.tree.flatten(self.arguments)
         return specs
 
+    @property
+    def is_batch_free(self) -> bool:
+        """Whether every input takes any number of samples."""
+        return all(spec.shape.rank and spec.shape[0] is None for spec in self.specs)
+
     def pack(self, tensors: list[Any]) -> tuple[Any, ...]:
         """Return positional arguments that hold one tensor for each input."""
         packed: tuple[Any, ...] = keras.tree.pack_sequence_as(self.arguments, tensors)

@@ -13,8 +13,6 @@ from collections import Counter
 from pathlib import PureWindowsPath
 from typing import IO
 
-from numpy.lib import format as npy
-
 from ..errors import one_line
 
 __all__ = ["FLOOR", "ArchiveError", "largest_from", "require_array", "require_modest", "words_of"]
@@ -73,6 +71,8 @@ def require_array(stream: IO[bytes], held: int) -> None:
     Raises:
         ArchiveError: If it is no such file, or its array holds Python objects or more than it has.
     """
+    from numpy.lib import format as npy  # not while the command line starts
+
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(stream)

@@ -24,7 +24,7 @@ from ..stages.folding.report import Refusal
 from ..stages.folding.tensors import name_of
 from .opening import TRAINING, Opened
 
-__all__ = ["refusals_in", "refusals_in_functions", "why_whole"]
+__all__ = ["opset_of", "refusals_in", "refusals_in_functions", "why_whole"]
 
 OLDEST = 9
 MOVING = REARRANGING | {"Cast"}

@@ -13,11 +13,11 @@ __all__ = [
     "KINDS",
     "QUANTILES",
     "SCHEMA",
+    "Cause",
     "Errors",
     "Fault",
     "LayerParity",
     "OutputParity",
-    "ParityError",
     "ParityReport",
     "StageParity",
 ]
@@ -35,6 +35,7 @@ KINDS = {  # of drawn samples (`samples/kinds.py`), for a reader
 }
 
 Stage = Literal["tracing", "layout", "folding", "precision", "file", "optimiser"]
+Cause = Stage | Literal["keras"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,14 +208,15 @@ class Fault:
     """Where a file that does not agree goes wrong.
 
     Attributes:
-        stage: The first stage whose graph does not agree.
+        stage: The first stage whose graph does not agree; "keras" if Keras's own answer depends on
+            how many samples there are.
         layers: Paths of the Keras layers that the fault can be in: the first one beyond its
             tolerance, and before it those whose outputs the file does not have.
         value: The tensor of the file that differs first; None if no layer could be named.
         detail: What is known of it, in a sentence.
     """
 
-    stage: Stage
+    stage: Cause
     layers: tuple[str, ...]
     value: str | None
     detail: str
@@ -285,15 +287,3 @@ class ParityReport:
         if self.fault is not None:
             lines.append(self.fault.detail)
         return "\n".join([*lines, *self.notes])
-
-
-class ParityError(RuntimeError):
-    """The exported graph computes something else than the Keras model; nothing was written.
-
-    Attributes:
-        report: The measurements, a `ParityReport`.
-    """
-
-    def __init__(self, message: str, report: "ParityReport") -> None:
-        super().__init__(message)
-        self.report = report

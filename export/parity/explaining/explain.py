@@ -27,7 +27,9 @@ from ...signature import Signature
 from ...stages.converted import StageFile, StageFiles
 from ...stages.folding.report import FoldReport
 from ..expected import Case, Expected, judge
-from ..report import Fault, LayerParity, OutputParity, Stage, StageParity
+from ..measure import errors_of, scale_of
+from ..reference.keras_runs import in_keras
+from ..report import Cause, Fault, LayerParity, OutputParity, Stage, StageParity
 from ..rule import FLOAT64
 from ..samples.samples import Sampling
 from .alignment import aligned
@@ -35,7 +37,7 @@ from .fault import AT_FAULT, fault_of
 from .localise import Layers, compare_layers
 from .stored import fault_of_content
 
-__all__ = ["Explanation", "explain", "is_batch_free", "worst_samples"]
+__all__ = ["Explanation", "explain", "worst_samples"]
 
 LAYER_SAMPLES = 2
 HEAVY = 2**24  # bytes
@@ -111,7 +113,9 @@ def explain(
     if wrong or layers.first:
         overflown = sampling.precision != "keep" and any(np.isinf(r.onnx) for r in layers.first)
         unnamed: Stage = "precision" if overflown else "file"
-        at_fault = failed[0] if wrong and failed else unnamed
+        at_fault: Cause = failed[0] if wrong and failed else unnamed
+        if at_fault == "tracing" and _sways(sampling, expected, wrong):
+            at_fault = "keras"
         fault = fault_of(at_fault, layers, [row.name for row in wrong], suspect.fold)
         made = told.metadata.get(PRECISION, sampling.precision)
         if made != sampling.precision:
@@ -247,7 +251,6 @@ def _compared(
         graph.path,
         worst_samples(expected, wrong, signature),
         expected.epsilon,
-        divisible=is_batch_free(signature),
         wrong_outputs={row.name for row in wrong},
         right=before.path if before is not None and alike else None,
         trusted=trusted,
@@ -282,12 +285,25 @@ def worst_samples(expected: Expected, wrong: list[OutputParity], signature: Sign
         if row < count or batch is batches[-1]:
             break
         row -= count
-    if count <= LAYER_SAMPLES or not is_batch_free(signature):
+    if count <= LAYER_SAMPLES or not signature.is_batch_free:
         return batch
     rows = [row % count, (row + 1) % count]
     return [array[rows] for array in batch]
 
 
-def is_batch_free(signature: Signature) -> bool:
-    """Say whether every input takes any number of samples."""
-    return all(spec.shape.rank and spec.shape[0] is None for spec in signature.specs)
+def _sways(sampling: Sampling, expected: Expected, wrong: Sequence[OutputParity]) -> bool:
+    """Say whether Keras's answer for a sample depends on there being another one like it."""
+    if not sampling.signature.is_batch_free:
+        return False
+    one = [array[:1] for array in worst_samples(expected, list(wrong), sampling.signature)]
+    run, _ = in_keras(sampling.model, sampling.signature)
+    try:
+        alone, beside = run(one), run([np.concatenate([array, array]) for array in one])
+    except Exception:  # running a model runs the code of every layer
+        return False
+    tolerance = {row.name: row.tolerance for row in wrong}
+    return any(
+        a.shape[:1] != (1,) or errors_of(b[:1], a, scale_of(b)).max > tolerance[name]
+        for name, a, b in zip(expected.outputs, alone, beside, strict=True)
+        if name in tolerance
+    )

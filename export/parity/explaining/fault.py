@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 
 from ...stages.folding.report import FoldReport
-from ..report import Fault, Stage
+from ..report import Cause, Fault
 from .localise import Layers
 
 __all__ = ["AT_FAULT", "fault_of"]
 
-AT_FAULT: dict[Stage, str] = {
+AT_FAULT: dict[Cause, str] = {
     "tracing": "Tracing is at fault: the graph that TensorFlow's operators become differs already",
     "layout": "Simplifying or layout is at fault: the graph agrees before and differs behind them",
     "folding": "Folding is at fault: the graph agrees unfolded and differs folded",
@@ -16,20 +16,23 @@ AT_FAULT: dict[Stage, str] = {
     "file": "The file is at fault: a fresh export of this model agrees, so it was changed, or "
     "comes from other weights, another model or another tool",
     "optimiser": "ONNX Runtime's optimisations are at fault: without them the file agrees",
+    "keras": "Keras itself answers otherwise for a sample alone than beside its copy, so no file "
+    "of a free batch size can agree: state `input_signature` with a batch size, or write sums with "
+    "a tensor that is broadcast so that Keras does not take it for a bias",
 }
 
 
-def fault_of(stage: Stage, layers: Layers, outputs: Sequence[str], fold: FoldReport) -> Fault:
+def fault_of(stage: Cause, layers: Layers, outputs: Sequence[str], fold: FoldReport) -> Fault:
     """Return what is wrong, and where.
 
     Args:
-        stage: The stage at fault.
+        stage: What is at fault.
         layers: How the layers of its graph compare.
         outputs: Names of the outputs that differ.
         fold: What was folded in that graph.
     """
     sentence = AT_FAULT[stage]
-    if stage == "optimiser":
+    if stage in ("optimiser", "keras"):
         return Fault(stage, (), None, f"{sentence}.")
     if layers.first:
         row, *others = layers.first

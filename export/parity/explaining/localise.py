@@ -66,7 +66,6 @@ def compare_layers(
     batch: Samples,
     epsilon: float,
     *,
-    divisible: bool,
     wrong_outputs: Set[str],
     right: Path | None = None,
     trusted: bool = False,
@@ -78,10 +77,9 @@ def compare_layers(
         model: The model.
         signature: What it is called with.
         path: The file.
-        batch: Inputs to run.
+        batch: Inputs to run; the first sample alone, if the layers' outputs are more than
+            `LARGEST_PAIR` bytes and the signature leaves the batch free.
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
-        divisible: Whether the model can run on the first sample alone, as it does if the layers'
-            outputs are more than `LARGEST_PAIR` bytes.
         wrong_outputs: Names, in the model, of the outputs from which to search; none if the file
             agrees.
         right: A graph with the same names that computes the right outputs, if there is one.
@@ -91,7 +89,7 @@ def compare_layers(
     """
     keras_side = KerasSide(model, signature, batch)
     shapes = keras_side.record(set())
-    if divisible and sum(item.bytes for item in shapes) > LARGEST_PAIR:
+    if signature.is_batch_free and sum(item.bytes for item in shapes) > LARGEST_PAIR:
         batch = [array[:1] for array in batch]
         keras_side = KerasSide(model, signature, batch)
         shapes = keras_side.record(set())

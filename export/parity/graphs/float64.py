@@ -29,6 +29,8 @@ SAME = 1e-3  # of the scale: what a stand-in and ONNX Runtime in float32 may dif
 STANDARD = ("", "ai.onnx")
 
 Arrays = dict[str, np.ndarray]
+# Takes an operator and what it reads, which it may change.
+Taken = Callable[[onnx.NodeProto, list[np.ndarray | None]], list[np.ndarray | None]]
 # Takes an operator, what it reads, and what it returns, which it may change.
 Noise = Callable[[onnx.NodeProto, list[np.ndarray | None], list[np.ndarray]], list[np.ndarray]]
 
@@ -75,6 +77,7 @@ class Float64Graph:
         wanted: Container[str],
         *,
         weights: Arrays | None = None,
+        taken: Taken | None = None,
         noise: Noise | None = None,
     ) -> Arrays:
         """Run it.
@@ -83,6 +86,7 @@ class Float64Graph:
             inputs: An array for each input, by name; floats of any precision.
             wanted: Names of the tensors to return.
             weights: Other constants than its own.
+            taken: Changes what each operator is given.
             noise: Changes what each operator returns.
 
         Returns:
@@ -99,6 +103,7 @@ class Float64Graph:
             if missing:  # such as a sparse tensor
                 raise NoTruthError(operator.cannot(f"no array is called {missing[0]!r}"))
             given = [values[name] if name else None for name in operator.reads]
+            given = given if taken is None else taken(operator.node, given)
             results = operator.run(given)
             if noise is not None:
                 results = noise(operator.node, given, results)

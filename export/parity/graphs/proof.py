@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ..report import ParityError, ParityReport
+from ...errors import ParityError
+from ..report import ParityReport
 from .check_files import check_files
 from .side import OnnxSource
 

@@ -4,7 +4,8 @@ The graph runs in float64 with every weight w and all that operators return, y, 
 
     w (1 + epsilon u / 2),  y (1 + epsilon u),   u uniform in [-1, 1]
 
-Gates are rounded as y + epsilon u, and sums as the order of their additions may have it.
+Gates are rounded as y + epsilon u, and sums as the order of their additions may have it;
+`reference/reflection.py` says how often it runs.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -12,13 +13,14 @@ from collections.abc import Container, Mapping, Sequence
 import numpy as np
 import onnx
 
+from ..reference.reflection import Reading, run_with_twins
 from ..reference.sums import SINGLE, sum_error
 from .float64 import Arrays, Float64Graph
 
 __all__ = ["run_rounded"]
 
-DRAWS = 3
 GATES = frozenset({"Erf", "HardSigmoid", "Sigmoid"})
+SATURATING = frozenset({"Sigmoid", "Softmax", "Tanh"})
 EXACT = frozenset(
     "Concat DepthToSpace Expand Flatten Gather Identity Pad Relu Reshape Slice SpaceToDepth Split "
     "Squeeze Tile Transpose Unsqueeze".split()
@@ -43,8 +45,21 @@ def run_rounded(
     Returns:
         For each run what each batch gives, by name.
     """
-    generator = np.random.default_rng(0)
 
+    def run(size: float, generator: np.random.Generator, reading: Reading) -> list[Arrays]:
+        return _run_rounded(graph, batches, wanted, size * epsilon, generator, reading)
+
+    return run_with_twins(run)
+
+
+def _run_rounded(
+    graph: Float64Graph,
+    batches: Sequence[Mapping[str, np.ndarray]],
+    wanted: Container[str],
+    epsilon: float,
+    generator: np.random.Generator,
+    reading: Reading,
+) -> list[Arrays]:
     def off(array: np.ndarray, step: float) -> np.ndarray:
         if array.dtype != np.float64:
             return array
@@ -63,11 +78,14 @@ def run_rounded(
             results = [results[0] + (error * sign).reshape(results[0].shape)]
         return [off(y, epsilon) for y in results]
 
-    draws = []
-    for _ in range(DRAWS):
-        weights = {name: off(array, epsilon / 2) for name, array in graph.weights.items()}
-        draws.append([graph.run(b, wanted, weights=weights, noise=noise) for b in batches])
-    return draws
+    def taken(node: onnx.NodeProto, given: list[np.ndarray | None]) -> list[np.ndarray | None]:
+        x = given[0] if given else None
+        if node.op_type not in SATURATING or x is None or x.dtype != np.float64:
+            return given
+        return [reading(x), *given[1:]]
+
+    weights = {name: off(array, epsilon / 2) for name, array in graph.weights.items()}
+    return [graph.run(b, wanted, weights=weights, taken=taken, noise=noise) for b in batches]
 
 
 def _error_of_sum(

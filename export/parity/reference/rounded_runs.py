@@ -11,7 +11,7 @@ that there is to see where every gate is shut. A sum or a mean over many positio
 takes, is rounded by as much as the order of its additions may make of it (`sums.py`), and so is a
 convolution of thousands of terms. What comes out differs from the truth as an implementation in
 that precision may, and so tells a network that enlarges rounding errors, on which Keras itself may
-have been lucky, from a file that is wrong.
+have been lucky, from a file that is wrong. `reflection.py` says how often it runs.
 """
 
 import contextlib
@@ -30,12 +30,13 @@ from ...runtime.session import Samples, run_batches
 from ...signature import Signature
 from .float64_weights import Float64Weights
 from .keras_runs import in_keras
+from .reflection import Reading, run_with_twins
 from .sums import SINGLE, convolution_share, sum_error
 
 __all__ = ["run_rounded"]
 
-DRAWS = 3
 GATES = ("sigmoid", "erf", "erfc")  # of at most 2
+SATURATING = ("softmax", "sigmoid", "tanh")  # all or nothing where they read large values
 GATED = ("silu", "swish", "gelu")  # x times a gate
 # What every sum of TensorFlow's ends in, be it in a norm, in pooling or in a model's own code.
 SUMS = {"_sum": True, "mean": False}  # whether it is the sum itself, not its n-th part
@@ -45,7 +46,7 @@ CONVOLUTIONS = ("conv2d", "conv3d")
 def run_rounded(
     model: keras.Model, signature: Signature, batches: list[Samples], epsilon: float
 ) -> list[Samples]:
-    """Return the joined outputs of `DRAWS` runs that round at random, always the same ones.
+    """Return the joined outputs of a few runs that round at random, always the same ones.
 
     Args:
         model: A model that can run in float64; its state stays as it is.
@@ -53,8 +54,21 @@ def run_rounded(
         batches: The inputs.
         epsilon: How far rounding may go, relative to each value.
     """
-    generator = np.random.default_rng(0)
 
+    def run(size: float, generator: np.random.Generator, reading: Reading) -> Samples:
+        return _run_rounded(model, signature, batches, size * epsilon, generator, reading)
+
+    return run_with_twins(run)
+
+
+def _run_rounded(
+    model: keras.Model,
+    signature: Signature,
+    batches: list[Samples],
+    epsilon: float,
+    generator: np.random.Generator,
+    reading: Reading,
+) -> Samples:
     def rounded(tensor: Any, step: float, scale: Any = None) -> Any:
         noise = generator.uniform(-step, step, tuple(tensor.shape))
         magnitude = tf.abs(tensor) if scale is None else scale
@@ -64,20 +78,21 @@ def run_rounded(
         either_way = error * generator.choice([-1.0, 1.0], error.shape)
         return tensor + tf.reshape(either_way, tensor.shape)
 
-    draws = []
-    for _ in range(DRAWS):
-        weights = Float64Weights(model)
-        weights.values = [(v, rounded(value, epsilon / 2)) for v, value in weights.values]
-        run, _ = in_keras(
-            model, signature, weights, lambda: _rounding(model, rounded, off, epsilon)
-        )
-        draws.append(run_batches(run, batches))
-    return draws
+    weights = Float64Weights(model)
+    weights.values = [(v, rounded(value, epsilon / 2)) for v, value in weights.values]
+    run, _ = in_keras(
+        model, signature, weights, lambda: _rounding(model, rounded, off, epsilon, reading)
+    )
+    return run_batches(run, batches)
 
 
 @contextlib.contextmanager
 def _rounding(
-    model: keras.Model, rounded: Callable[..., Any], off: Callable[..., Any], epsilon: float
+    model: keras.Model,
+    rounded: Callable[..., Any],
+    off: Callable[..., Any],
+    epsilon: float,
+    reading: Reading,
 ) -> Iterator[None]:
     """Let every layer, gate and sum round what it returns for as long as the block runs."""
 
@@ -98,11 +113,25 @@ def _rounding(
 
         return called
 
+    def of_saturating(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            given = list(args) or [kwargs.pop(key) for key in ("x", "logits") if key in kwargs]
+            if hasattr(given[0], "numpy") and given[0].dtype == tf.float64:
+                given[0] = tf.convert_to_tensor(reading(given[0].numpy()))
+            return function(*given, **kwargs)
+
+        return called
+
+    def of(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        if name in (*GATES, *GATED):
+            function = of_gate(function, gated=name in GATED)
+        return of_saturating(function) if name in SATURATING else function
+
     layers = list({id(layer): layer for layer in model._flatten_layers()}.values())
-    gates = [
-        (module, name, of_gate(vars(module)[name], gated=name in GATED))
+    functions = [
+        (module, name, of(name, vars(module)[name]))
         for module in (tf, tf.math, tf.nn)
-        for name in (*GATES, *GATED)
+        for name in {*GATES, *GATED, *SATURATING}
         if name in vars(module)
     ]
     calls = [(layer, call_of(layer)) for layer in layers]
@@ -115,7 +144,7 @@ def _rounding(
         (gen_nn_ops, name, _rounded_convolution(vars(gen_nn_ops)[name], off, epsilon))
         for name in CONVOLUTIONS
     ]
-    with replaced_methods(rounding + gates + sums):
+    with replaced_methods(rounding + functions + sums):
         yield
 
 

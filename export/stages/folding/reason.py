@@ -2,7 +2,7 @@
 
 import enum
 
-__all__ = ["NotExactError", "Reason"]
+__all__ = ["ADVICE", "ADVICE_ON_BATCH_NORMS", "NotExactError", "Reason"]
 
 
 class Reason(enum.StrEnum):
@@ -30,6 +30,24 @@ class Reason(enum.StrEnum):
     NOT_FINITE = "the folded weights would overflow or are not numbers"
     BITS_LOST = "the folded weights would lose too many bits"
     SEARCH_TOO_LONG = "too many operators are in the way"
+
+
+# What a person can do about it, where there is something: completes "to fold it, ...".
+ADVICE = {
+    Reason.PARAMETERS_NOT_CONSTANT: "make its parameters constants, as freeze=True does of weights",
+    Reason.GRAPH_OUTPUT: "take that tensor off the outputs",
+    Reason.WEIGHT_NOT_CONSTANT: "make the weights constants, as freeze=True does",
+    Reason.SHAPE_UNKNOWN: "state the sizes of the inputs",
+    Reason.QUANTISED: "fold the file before it is quantised",
+    Reason.OPSET_TOO_OLD: "convert the file to opset 9 or newer",
+}
+ADVICE_ON_BATCH_NORMS = {
+    Reason.TRAINING_MODE: "call its layer without training=True",
+    Reason.NOT_LINEAR: "build the network with it directly behind a convolution or a dense layer",
+    Reason.NEGATIVE_SCALE: "train its gamma at 0 or above, as gamma_constraint='non_neg' does",
+    Reason.ZERO_PADDING: "build the network with it behind the padded operator",
+    **ADVICE,
+}
 
 
 class NotExactError(Exception):

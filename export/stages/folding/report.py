@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_bn.reporting import counted
 
-from .reason import Reason
+from .reason import ADVICE, ADVICE_ON_BATCH_NORMS, Reason
 
 __all__ = ["Fold", "FoldReport", "Refusal"]
 
@@ -87,8 +87,23 @@ class Refusal:
             text += f"; one part each way, {self.both_reason} ({self.both_detail})"
         return text
 
+    @property
+    def advice(self) -> str | None:
+        """What would help, in a clause that completes "to fold it, ..."; None if nothing is known.
+
+        There may be more in its way than that.
+        """
+        known = ADVICE_ON_BATCH_NORMS if self.operator == "BatchNormalization" else ADVICE
+        reasons = (self.reason, self.forward_reason, self.both_reason)
+        return next((known[reason] for reason in reasons if reason in known), None)
+
+    @property
+    def told(self) -> str:
+        """What would help, and the reasons."""
+        return self.why if self.advice is None else f"to fold it, {self.advice}: {self.why}"
+
     def __str__(self) -> str:
-        return f"{self.operator} {self.layer or self.node}: {self.why}"
+        return f"{self.operator} {self.layer or self.node}: {self.told}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +148,7 @@ class FoldReport:
         """
         heads = ("operator", "layer or node", "folded", "into, or why not")
         folds = [(row.operator, row.layer or row.node, row.how, row.target) for row in self.folds]
-        left = [(row.operator, row.layer or row.node, "left", row.why) for row in self.refusals]
+        left = [(row.operator, row.layer or row.node, "left", row.told) for row in self.refusals]
         rows = [heads, *folds, *left] if folds or left else []
         counts = self._counts()
         numbers = ["", *_aligned([("nodes", "before", "after"), *counts]), ""] if counts else []

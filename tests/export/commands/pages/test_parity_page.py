@@ -216,7 +216,10 @@ def test_line_leaves_out_what_is_rescaled():
 def test_folds_and_refusals_are_listed():
     text = page(fold=FOLD).text
     assert "1 folded, 1 left" in text
-    assert "head/scale Mul stays: the tensor is a graph output (tensor 'y')" in text
+    stays = (
+        "to fold it, take that tensor off the outputs: the tensor is a graph output (tensor 'y')"
+    )
+    assert f"head/scale Mul stays: {stays}" in text
     assert "stem/bn BatchNormalization backward into stem_conv" in text
 
 

@@ -37,17 +37,44 @@ def test_table_is_aligned():
     heads = rows[0]
     places = [heads.index(word) for word in ("layer", "folded", "into,")]
     columns = [slice(*ends) for ends in zip(places, [*places[1:], None], strict=True)]
-    cells = [[row[column].strip() for column in columns] for row in rows[1:6]]
-    rest = [row[columns[2]] for row in rows[6:]]
-    assert cells[0] == ["conv/bn", "backward", "conv"]
-    assert cells[1] == ["mul", "both", "a, b through pool, cut"]
-    assert cells[2] == ["add", "forward", "nothing"]
-    assert cells[3] == ["bn2", "left", f"{Reason.NOT_LINEAR} (Relu r)"]
+    cells = [[row[column].strip() for column in columns] for row in rows[1:]]
+    texts = []
+    for *names, text in cells:
+        if any(names):
+            texts.append([*names, text])
+        else:
+            texts[-1][-1] += f" {text}"
     reasons = f"{Reason.SHIFT} (Gelu g); behind it, {Reason.ZERO_PADDING} (Conv second)"
-    assert [*cells[4][:2], " ".join([cells[4][2], *rest])] == ["n??[2J", "left", reasons]
-    assert len(rest) == 2
+    assert texts == [
+        ["conv/bn", "backward", "conv"],
+        ["mul", "both", "a, b through pool, cut"],
+        ["add", "forward", "nothing"],
+        ["bn2", "left", f"to fold it, {REPORT.refusals[0].advice}: {Reason.NOT_LINEAR} (Relu r)"],
+        ["n??[2J", "left", reasons],
+    ]
+    assert len(rows) == 10
     assert max(map(len, rows)) <= 100
     assert all(row == row.rstrip() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("operator", "reasons", "advice"),
+    [
+        ("BatchNormalization", [Reason.NEGATIVE_SCALE, Reason.NOT_LINEAR], "gamma at 0 or above"),
+        ("BatchNormalization", [Reason.USED_ELSEWHERE, Reason.ZERO_PADDING], "padded operator"),
+        ("BatchNormalization", [Reason.USED_ELSEWHERE], None),
+        ("Add", [Reason.NOT_LINEAR, Reason.GRAPH_OUTPUT], "off the outputs"),
+        ("Add", [Reason.NOT_LINEAR], None),
+    ],
+)
+def test_line_begins_with_what_would_help(operator, reasons, advice):
+    row = Refusal("n", operator, "bn", reasons[0], "here", *reasons[1:])
+    assert (row.advice is None) == (advice is None)
+    if advice is None:
+        assert str(row) == f"{operator} bn: {row.why}"
+    else:
+        assert advice in row.advice
+        assert str(row) == f"{operator} bn: to fold it, {row.advice}: {row.why}"
 
 
 def test_table_counts_the_nodes_of_each_type_that_changes():
@@ -76,16 +103,16 @@ def test_short_form_lists_what_is_left():
     lines = str(REPORT).splitlines()
     assert lines[0] == "3 affine operators folded (1 batch norm), 2 left (1 batch norm)"
     assert str(FoldReport((), ())) == "0 affine operators folded, 0 left"
-    assert lines[1] == "  BatchNormalization bn2: a nonlinear operator is in the way (Relu r)"
+    assert lines[1].startswith("  BatchNormalization bn2: to fold it, build the network with it ")
+    assert lines[2] == "    dense layer: a nonlinear operator is in the way (Relu r)"
     assert str(REPORT.folds[1]) == "Mul mul: both into a, b through pool, cut"
 
 
 def test_short_form_tells_one_of_those_that_are_alike():
     report = FoldReport((), (*REPORT.refusals, *REPORT.refusals[:1] * 2))
-    first, second, *rest = str(report).splitlines()[1:]
-    assert first == f"  {REPORT.refusals[0]}; and 2 more like it"
+    first, rest, second, *_ = str(report).splitlines()[1:]
+    assert f"{first.strip()} {rest.strip()}" == f"{REPORT.refusals[0]}; and 2 more like it"
     assert "n??[2J: " in second
-    assert all(line.startswith("    ") for line in rest)
 
 
 def test_long_lines_wrap_and_names_stay_whole():
