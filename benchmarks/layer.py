@@ -143,7 +143,9 @@ def print_options() -> None:
         "plain": (BatchNormalization(), stock),
         "ReLU6 inside": (
             BatchNormalization(activation="relu6"),
-            training(Then(keras.layers.BatchNormalization(), keras.layers.ReLU(6.0)), x),
+            training(
+                keras.Sequential([keras.layers.BatchNormalization(), keras.layers.ReLU(6)]), x
+            ),
         ),
         "mask": (Given(BatchNormalization(), mask=mask), masked),
         "sample weights": (Given(BatchNormalization(), sample_weight=weights), masked),
@@ -176,18 +178,6 @@ class Given:
     def __call__(self, x: Any, training: bool) -> Any:
         """Call the layer."""
         return self.layer(x, training=training, **self.arguments)
-
-
-class Then(Given):
-    """A layer whose output another layer takes."""
-
-    def __init__(self, layer: Any, second: Any) -> None:
-        super().__init__(layer)
-        self.second = second
-
-    def __call__(self, x: Any, training: bool) -> Any:
-        """Call both."""
-        return self.second(super().__call__(x, training))
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from keras_bn.importing import attribute, why_not_found
 
 if TYPE_CHECKING:
-    from .errors import ExportError, ParityError
+    from .errors import ExportError
     from .foreign.fold_any import fold_batch_norms
     from .parity.check import check_parity
+    from .parity.report import ParityError
     from .pipeline import export_onnx
     from .report import ExportReport, Fold, FoldReport, OutputParity, ParityReport, Reason, Refusal
 
@@ -34,7 +35,7 @@ __all__ = [
 
 _MODULE_OF = {
     "ExportError": "errors",
-    "ParityError": "errors",
+    "ParityError": "parity.report",
     "check_parity": "parity.check",
     "export_onnx": "pipeline",
     "fold_batch_norms": "foreign.fold_any",

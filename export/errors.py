@@ -7,9 +7,8 @@ the graph and is listed as a `Refusal`.
 """
 
 import re
-from typing import Any
 
-__all__ = ["ExportError", "ParityError", "one_line"]
+__all__ = ["ExportError", "one_line"]
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in Keras's errors
 LONGEST_DETAIL = 300  # characters of a foreign error that a message quotes
@@ -17,18 +16,6 @@ LONGEST_DETAIL = 300  # characters of a foreign error that a message quotes
 
 class ExportError(ValueError):
     """A model, file or target that cannot be used; the text says what to do."""
-
-
-class ParityError(RuntimeError):
-    """The exported graph computes something else than the Keras model; nothing was written.
-
-    Attributes:
-        report: The measurements, a `ParityReport`.
-    """
-
-    def __init__(self, message: str, report: Any) -> None:
-        super().__init__(message)
-        self.report = report
 
 
 def one_line(error: Exception) -> str:

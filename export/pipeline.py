@@ -16,7 +16,7 @@ import numpy as np
 from keras_bn.version import __version__
 
 from .defaults import DEFAULT_OPSET
-from .errors import ExportError, ParityError
+from .errors import ExportError
 from .files.metadata import (
     CHANNELS_SECOND,
     FOLDED,
@@ -30,7 +30,7 @@ from .files.metadata import (
 from .files.onnx_file import add_metadata, write
 from .files.whole_file import replacing, scratch_folder
 from .parity.check import check_samples
-from .parity.report import ParityReport
+from .parity.report import ParityError, ParityReport
 from .parity.samples.samples import Sampling
 from .report import ExportReport
 from .stages.conversion import convert

@@ -5,8 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 __all__ = ["DataReport", "counted", "jsonable", "shortened", "table"]
 
 NAMED_LAYERS = 4  # paths that a line of text lists before it says how many others there are
@@ -77,9 +75,12 @@ def jsonable(value: Any) -> Any:
             and what has `to_dict`, nested.
 
     Example:
+        >>> import numpy as np
         >>> jsonable({"shift": np.array([0.5, np.inf]), "layers": ("bn",)})
         {'shift': [0.5, None], 'layers': ['bn']}
     """
+    import numpy as np  # not while the command line starts
+
     if hasattr(value, "to_dict"):
         return jsonable(value.to_dict())
     if dataclasses.is_dataclass(value):

@@ -18,7 +18,8 @@ import typer
 from keras_bn.importing import why_not_found
 from keras_bn.version import __version__
 
-from ..errors import ExportError, ParityError, one_line
+from ..errors import ExportError, one_line
+from ..parity.report import ParityError
 from . import bench, check, demo, export, fold, inspect, recalibrate
 from .console import (
     BAD_INPUT,

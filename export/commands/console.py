@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from keras_bn.reporting import jsonable
+
 from ..errors import ExportError
 
 if TYPE_CHECKING:
@@ -73,8 +75,6 @@ def answer(
         quiet: Whether to print no text.
     """
     if as_json:
-        from keras_bn.reporting import jsonable
-
         _write(json.dumps(jsonable(data()), allow_nan=False) + "\n")
     elif not quiet:
         from rich.console import Console

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..defaults import DEFAULT_OPSET, OPSETS
-from ..errors import ExportError, ParityError
+from ..errors import ExportError
 from ..files.keras_file import open_keras_file
 from ..files.paths import require_another_file, require_folder
+from ..parity.report import ParityError
 from .console import DIFFERS, answer, command_of, progress
 from .model_and_samples import load_with_samples, named_samples, samples_from
 from .options import (

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import ExportError
 from ..files.arrays_file import TARGETS, in_words, load_samples
 from ..files.keras_file import KerasFile
@@ -17,11 +15,12 @@ from .console import quiet_tensorflow
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 __all__ = ["load_with_samples", "named_samples", "samples_from"]
 
 # What the arrays are for a model, and what to note about them.
-Given = Callable[["keras.Model"], tuple[dict[str, np.ndarray] | None, tuple[str, ...]]]
+Given = Callable[["keras.Model"], tuple["dict[str, np.ndarray] | None", tuple[str, ...]]]
 
 
 def samples_from(
@@ -40,7 +39,7 @@ def samples_from(
     """
     if path is not None and os.path.isdir(path):
 
-        def images(model: "keras.Model") -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        def images(model: "keras.Model") -> "tuple[dict[str, np.ndarray], tuple[str, ...]]":
             from ..parity.samples.images import load_images
 
             arrays, note = load_images(path, model, preprocess=preprocess)
@@ -57,7 +56,7 @@ def samples_from(
     arrays = load_samples(path)
     _require_inputs(arrays, input_names, output_names)
 
-    def selected(model: "keras.Model") -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    def selected(model: "keras.Model") -> "tuple[dict[str, np.ndarray], tuple[str, ...]]":
         from .statistics.arrays import inputs_among
 
         return inputs_among(arrays, model), ()
@@ -65,7 +64,7 @@ def samples_from(
     return selected
 
 
-def _require_inputs(arrays: dict[str, np.ndarray], names: list[str], outputs: list[str]) -> None:
+def _require_inputs(arrays: "dict[str, np.ndarray]", names: list[str], outputs: list[str]) -> None:
     """Raise `ExportError` if an input lacks an array; a model's only one may take another."""
     others = set(arrays) - {TARGETS, *outputs}
     is_told = len(names) != 1 or len(others) < 2 or not others.isdisjoint({names[0], "x"})
@@ -79,7 +78,7 @@ def _require_inputs(arrays: dict[str, np.ndarray], names: list[str], outputs: li
 
 def load_with_samples(
     file: KerasFile, given: Given, step: Callable[[str], None]
-) -> tuple["keras.Model", dict[str, np.ndarray] | None, tuple[str, ...]]:
+) -> "tuple[keras.Model, dict[str, np.ndarray] | None, tuple[str, ...]]":
     """Start TensorFlow and load a model and its samples.
 
     Args:

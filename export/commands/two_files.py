@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import ExportError
 from ..files.arrays_file import load_samples, named_after
 from ..files.paths import require_file
@@ -58,7 +56,7 @@ def check_two_files(
             f"{' and '.join(given)} must be left out where two ONNX files are compared: there is "
             f"no Keras model. Received: {first} and {second}."
         )
-    arrays: dict[str, np.ndarray] | None = None if samples is None else load_samples(samples)
+    arrays = None if samples is None else load_samples(samples)
     from ..foreign.opening import open_model
     from ..parity.graphs.check_files import check_files
 

@@ -6,12 +6,14 @@ None may declare far more than it holds (`archives.py`). Whatever is wrong becom
 import zipfile
 from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import ExportError
 from .archives import ArchiveError, require_array, require_modest, words_of
 from .paths import require_file
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["TARGETS", "in_words", "is_batch_of", "load_samples", "named_after", "only_input"]
 
@@ -19,13 +21,15 @@ TARGETS = "y"  # what the array may be called that a model's only output is comp
 ZIP = b"PK"  # the first bytes of a zip file
 
 
-def load_samples(path: Path) -> dict[str, np.ndarray]:
+def load_samples(path: Path) -> "dict[str, np.ndarray]":
     """Load the arrays of an `.npz` file by name; an `.npy` has one, named "".
 
     Raises:
         ExportError: If the file is missing or damaged, holds Python objects, or declares far more
             than it holds.
     """
+    import numpy as np  # not while the command line starts
+
     require_file(path, "The samples")
     try:
         _require_arrays(path)
@@ -59,8 +63,8 @@ def only_input(arrays: Collection[str], name: str, targets: Container[str]) -> s
 
 
 def named_after(
-    arrays: dict[str, np.ndarray], inputs: list[str], outputs: list[str]
-) -> dict[str, np.ndarray]:
+    arrays: "dict[str, np.ndarray]", inputs: list[str], outputs: list[str]
+) -> "dict[str, np.ndarray]":
     """Return arrays in which that of a model's only input has its name, if it is told apart.
 
     Args:
@@ -89,13 +93,13 @@ def _require_arrays(path: Path) -> None:
                     require_array(stream, member.file_size)
 
 
-def in_words(arrays: Mapping[str, np.ndarray]) -> str:
+def in_words(arrays: "Mapping[str, np.ndarray]") -> str:
     """Return which arrays there are, for an error."""
     unnamed = "one array without a name, as in an .npy file; give an .npz file"
     return unnamed if list(arrays) == [""] else f"arrays {sorted(arrays)}"
 
 
-def is_batch_of(array: np.ndarray, shape: Sequence[int | None]) -> bool:
+def is_batch_of(array: "np.ndarray", shape: Sequence[int | None]) -> bool:
     """Say whether an array holds numbers in a shape, at least one sample; None fits any size."""
     return (
         array.dtype.kind in "fiub"

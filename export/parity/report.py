@@ -18,6 +18,7 @@ __all__ = [
     "Fault",
     "LayerParity",
     "OutputParity",
+    "ParityError",
     "ParityReport",
     "StageParity",
 ]
@@ -287,3 +288,15 @@ class ParityReport:
         if self.fault is not None:
             lines.append(self.fault.detail)
         return "\n".join([*lines, *self.notes])
+
+
+class ParityError(RuntimeError):
+    """The exported graph computes something else than the Keras model; nothing was written.
+
+    Attributes:
+        report: The measurements, a `ParityReport`.
+    """
+
+    def __init__(self, message: str, report: "ParityReport") -> None:
+        super().__init__(message)
+        self.report = report

@@ -114,7 +114,7 @@ def explain(
         overflown = sampling.precision != "keep" and any(np.isinf(r.onnx) for r in layers.first)
         unnamed: Stage = "precision" if overflown else "file"
         at_fault: Cause = failed[0] if wrong and failed else unnamed
-        if at_fault == "tracing" and _sways(sampling, expected, wrong):
+        if at_fault == "tracing" and _depends_on_batch_size(sampling, expected, wrong):
             at_fault = "keras"
         fault = fault_of(at_fault, layers, [row.name for row in wrong], suspect.fold)
         made = told.metadata.get(PRECISION, sampling.precision)
@@ -291,7 +291,9 @@ def worst_samples(expected: Expected, wrong: list[OutputParity], signature: Sign
     return [array[rows] for array in batch]
 
 
-def _sways(sampling: Sampling, expected: Expected, wrong: Sequence[OutputParity]) -> bool:
+def _depends_on_batch_size(
+    sampling: Sampling, expected: Expected, wrong: Sequence[OutputParity]
+) -> bool:
     """Say whether Keras's answer for a sample depends on there being another one like it."""
     if not sampling.signature.is_batch_free:
         return False

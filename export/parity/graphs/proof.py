@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from ...errors import ParityError
-from ..report import ParityReport
+from ..report import ParityError, ParityReport
 from .check_files import check_files
 from .side import OnnxSource
 

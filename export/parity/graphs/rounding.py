@@ -8,14 +8,14 @@ Gates are rounded as y + epsilon u, and sums as the order of their additions may
 `reference/reflection.py` says how often it runs.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 import onnx
 
 from ..reference.reflection import Reading, run_with_twins
 from ..reference.sums import SINGLE, sum_error
-from .float64 import Arrays, Float64Graph
+from .float64 import Arrays, Float64Graph, Noise
 
 __all__ = ["run_rounded"]
 
@@ -46,20 +46,27 @@ def run_rounded(
         For each run what each batch gives, by name.
     """
 
-    def run(size: float, generator: np.random.Generator, reading: Reading) -> list[Arrays]:
-        return _run_rounded(graph, batches, wanted, size * epsilon, generator, reading)
+    def run(generator: np.random.Generator | None, reading: Reading) -> list[Arrays]:
+        def taken(node: onnx.NodeProto, given: list[np.ndarray | None]) -> list[np.ndarray | None]:
+            x = given[0] if given else None
+            if node.op_type not in SATURATING or x is None or x.dtype != np.float64:
+                return given
+            return [reading(x), *given[1:]]
+
+        weights, noise = None, None
+        if generator is not None:
+            off, noise = _at_random(generator, epsilon)
+            weights = {name: off(array, epsilon / 2) for name, array in graph.weights.items()}
+        return [graph.run(b, wanted, weights=weights, taken=taken, noise=noise) for b in batches]
 
     return run_with_twins(run)
 
 
-def _run_rounded(
-    graph: Float64Graph,
-    batches: Sequence[Mapping[str, np.ndarray]],
-    wanted: Container[str],
-    epsilon: float,
-    generator: np.random.Generator,
-    reading: Reading,
-) -> list[Arrays]:
+def _at_random(
+    generator: np.random.Generator, epsilon: float
+) -> tuple[Callable[[np.ndarray, float], np.ndarray], Noise]:
+    """Return a function that rounds an array at random, and one that does what operators return."""
+
     def off(array: np.ndarray, step: float) -> np.ndarray:
         if array.dtype != np.float64:
             return array
@@ -78,14 +85,7 @@ def _run_rounded(
             results = [results[0] + (error * sign).reshape(results[0].shape)]
         return [off(y, epsilon) for y in results]
 
-    def taken(node: onnx.NodeProto, given: list[np.ndarray | None]) -> list[np.ndarray | None]:
-        x = given[0] if given else None
-        if node.op_type not in SATURATING or x is None or x.dtype != np.float64:
-            return given
-        return [reading(x), *given[1:]]
-
-    weights = {name: off(array, epsilon / 2) for name, array in graph.weights.items()}
-    return [graph.run(b, wanted, weights=weights, taken=taken, noise=noise) for b in batches]
+    return off, noise
 
 
 def _error_of_sum(

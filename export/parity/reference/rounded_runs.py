@@ -15,8 +15,10 @@ have been lucky, from a file that is wrong. `reflection.py` says how often it ru
 """
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -55,20 +57,28 @@ def run_rounded(
         epsilon: How far rounding may go, relative to each value.
     """
 
-    def run(size: float, generator: np.random.Generator, reading: Reading) -> Samples:
-        return _run_rounded(model, signature, batches, size * epsilon, generator, reading)
+    def run(generator: np.random.Generator | None, reading: Reading) -> Samples:
+        weights = Float64Weights(model)
+        rounding: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+        if generator is not None:
+            rounded, off = _at_random(generator)
+            weights.values = [(v, rounded(value, epsilon / 2)) for v, value in weights.values]
+            rounding = functools.partial(_rounding, model, rounded, off, epsilon)
+
+        @contextlib.contextmanager
+        def within() -> Iterator[None]:
+            with rounding(), _reading(reading):
+                yield
+
+        once, _ = in_keras(model, signature, weights, within)
+        return run_batches(once, batches)
 
     return run_with_twins(run)
 
 
-def _run_rounded(
-    model: keras.Model,
-    signature: Signature,
-    batches: list[Samples],
-    epsilon: float,
-    generator: np.random.Generator,
-    reading: Reading,
-) -> Samples:
+def _at_random(generator: np.random.Generator) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return a function that rounds at random, and one that is off by an error either way."""
+
     def rounded(tensor: Any, step: float, scale: Any = None) -> Any:
         noise = generator.uniform(-step, step, tuple(tensor.shape))
         magnitude = tf.abs(tensor) if scale is None else scale
@@ -78,21 +88,41 @@ def _run_rounded(
         either_way = error * generator.choice([-1.0, 1.0], error.shape)
         return tensor + tf.reshape(either_way, tensor.shape)
 
-    weights = Float64Weights(model)
-    weights.values = [(v, rounded(value, epsilon / 2)) for v, value in weights.values]
-    run, _ = in_keras(
-        model, signature, weights, lambda: _rounding(model, rounded, off, epsilon, reading)
-    )
-    return run_batches(run, batches)
+    return rounded, off
+
+
+@contextlib.contextmanager
+def _reading(reading: Reading) -> Iterator[None]:
+    """Let saturating functions read what `reading` returns, for as long as the block runs."""
+
+    def of(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            x, *others = args or (kwargs.pop("logits" if "logits" in kwargs else "x"),)
+            if hasattr(x, "numpy") and x.dtype == tf.float64:  # no symbol, nor of another thread
+                x = tf.convert_to_tensor(reading(x.numpy()))
+            return function(x, *others, **kwargs)
+
+        return called
+
+    with replaced_methods(
+        (module, name, of(function)) for module, name, function in _functions(SATURATING)
+    ):
+        yield
+
+
+def _functions(names: Iterable[str]) -> list[tuple[Any, str, Callable[..., Any]]]:
+    """Return TensorFlow's functions of these names, as they are now, and where they are found."""
+    return [
+        (module, name, vars(module)[name])
+        for module in (tf, tf.math, tf.nn)
+        for name in names
+        if name in vars(module)
+    ]
 
 
 @contextlib.contextmanager
 def _rounding(
-    model: keras.Model,
-    rounded: Callable[..., Any],
-    off: Callable[..., Any],
-    epsilon: float,
-    reading: Reading,
+    model: keras.Model, rounded: Callable[..., Any], off: Callable[..., Any], epsilon: float
 ) -> Iterator[None]:
     """Let every layer, gate and sum round what it returns for as long as the block runs."""
 
@@ -113,26 +143,10 @@ def _rounding(
 
         return called
 
-    def of_saturating(function: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*args: Any, **kwargs: Any) -> Any:
-            given = list(args) or [kwargs.pop(key) for key in ("x", "logits") if key in kwargs]
-            if hasattr(given[0], "numpy") and given[0].dtype == tf.float64:
-                given[0] = tf.convert_to_tensor(reading(given[0].numpy()))
-            return function(*given, **kwargs)
-
-        return called
-
-    def of(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        if name in (*GATES, *GATED):
-            function = of_gate(function, gated=name in GATED)
-        return of_saturating(function) if name in SATURATING else function
-
     layers = list({id(layer): layer for layer in model._flatten_layers()}.values())
-    functions = [
-        (module, name, of(name, vars(module)[name]))
-        for module in (tf, tf.math, tf.nn)
-        for name in {*GATES, *GATED, *SATURATING}
-        if name in vars(module)
+    gates = [
+        (module, name, of_gate(function, gated=name in GATED))
+        for module, name, function in _functions((*GATES, *GATED))
     ]
     calls = [(layer, call_of(layer)) for layer in layers]
     rounding = [(layer, name, of_layer(getattr(layer, name))) for layer, name in calls]
@@ -144,7 +158,7 @@ def _rounding(
         (gen_nn_ops, name, _rounded_convolution(vars(gen_nn_ops)[name], off, epsilon))
         for name in CONVOLUTIONS
     ]
-    with replaced_methods(rounding + functions + sums):
+    with replaced_methods(rounding + gates + sums):
         yield
 
 

@@ -34,9 +34,9 @@ class Reason(enum.StrEnum):
 
 # What a person can do about it, where there is something: completes "to fold it, ...".
 ADVICE = {
-    Reason.PARAMETERS_NOT_CONSTANT: "make its parameters constants, as freeze=True does of weights",
+    Reason.PARAMETERS_NOT_CONSTANT: "make its parameters constants",
     Reason.GRAPH_OUTPUT: "take that tensor off the outputs",
-    Reason.WEIGHT_NOT_CONSTANT: "make the weights constants, as freeze=True does",
+    Reason.WEIGHT_NOT_CONSTANT: "make the weights constants",
     Reason.SHAPE_UNKNOWN: "state the sizes of the inputs",
     Reason.QUANTISED: "fold the file before it is quantised",
     Reason.OPSET_TOO_OLD: "convert the file to opset 9 or newer",

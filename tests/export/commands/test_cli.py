@@ -352,3 +352,18 @@ def test_export_in_json_and_in_silence(run, files):
 def test_error_is_told_in_silence_too(run, tmp_path):
     done = run("check", tmp_path / "no.keras", tmp_path / "no.onnx", "--quiet", "--json")
     assert_one_line(done, "no such file")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['keras-bn', '--help']\n"
+        "from keras_bn.export.__main__ import main\n"
+        "try: main()\n"
+        "finally: print('heavy:', *{'numpy', 'onnx', 'tensorflow', 'keras'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1].split() == ["heavy:"]

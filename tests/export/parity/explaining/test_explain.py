@@ -65,9 +65,10 @@ def test_answer_that_depends_on_the_batch_size_is_called_so(tmp_path):
     assert caught.value.report.fault.stage == "keras"
     assert "`input_signature` with a batch size" in str(caught.value)
     assert "report this" not in str(caught.value)
-    spec = [keras.InputSpec(shape=(2, *shape), dtype="float32") for shape in ((3, 3), (3, 1))]
-    for one, name in zip(spec, ("first", "second"), strict=True):
-        one.name = name
+    spec = [
+        keras.InputSpec(shape=(2, *shape), dtype="float32", name=name)
+        for shape, name in (((3, 3), "first"), ((3, 1), "second"))
+    ]
     assert export_onnx(model, tmp_path / "model.onnx", input_signature=[spec]).parity.passed
 
 

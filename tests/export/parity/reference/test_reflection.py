@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 
 from keras_bn.export.parity.graphs import rounding
 from keras_bn.export.parity.graphs.float64 import Float64Graph
 from keras_bn.export.parity.reference import rounded_runs
 from keras_bn.export.parity.reference.reflection import RUNS, run_with_twins
 from keras_bn.export.signature import signature_of
+from tests.tolerances import assert_close
 
 EPSILON = 2.0**-21
 SAMPLES = 300
@@ -58,13 +60,37 @@ def test_gates_near_zero_jump(activation):
 
 def test_what_does_not_saturate_has_no_twins():
     taken = []
-    found = run_with_twins(lambda size, *_: taken.append(size) or size)
-    assert found == [1.0] * RUNS
-    assert taken == [0.0, *found]
+    found = run_with_twins(lambda generator, _: taken.append(generator) or len(taken))
+    assert found == [2, 3, 4]
+    assert len(found) == RUNS
+    assert [generator is None for generator in taken] == [True, False, False, False]
 
 
 def test_twins_read_the_other_way_and_leave_infinities():
     exact, off = np.array([1.0, -np.inf, 3.0]), np.array([0.5, -np.inf, 0.25])
-    found = run_with_twins(lambda size, _, reading: reading(exact + (size * off if size else 0)))
+    found = run_with_twins(lambda rounds, reading: reading(exact + off if rounds else exact))
     np.testing.assert_array_equal(found[0], [1.5, -np.inf, 3.25])
     np.testing.assert_array_equal(found[1], [0.5, -np.inf, 2.75])
+
+
+def test_calls_that_depend_on_values_are_left_as_they_are():
+    def run(rounds, reading):
+        sizes = [2, 3, 1] if rounds else [2, 2]
+        return [reading(np.full(size, 5.0 if rounds else 4.0)) for size in sizes]
+
+    plain, twin, *_ = run_with_twins(run)
+    np.testing.assert_array_equal(np.concatenate(plain), np.full(6, 5.0))
+    np.testing.assert_array_equal(np.concatenate(twin), [3.0, 3.0, 5.0, 5.0, 5.0, 5.0])
+
+
+def test_functions_take_what_they_read_by_name_too():
+    class Named(keras.layers.Layer):
+        def call(self, x):
+            return tf.nn.softmax(logits=x) + tf.math.tanh(x=x)
+
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, Named()(x))
+    batch = np.float32([[1, 2]])
+    found = rounded_runs.run_rounded(model, signature_of(model), [[batch]], EPSILON)
+    assert len(found) == 2 * RUNS
+    assert_close(found[1][0], model(batch))

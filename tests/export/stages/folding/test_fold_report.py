@@ -103,16 +103,19 @@ def test_short_form_lists_what_is_left():
     lines = str(REPORT).splitlines()
     assert lines[0] == "3 affine operators folded (1 batch norm), 2 left (1 batch norm)"
     assert str(FoldReport((), ())) == "0 affine operators folded, 0 left"
-    assert lines[1].startswith("  BatchNormalization bn2: to fold it, build the network with it ")
-    assert lines[2] == "    dense layer: a nonlinear operator is in the way (Relu r)"
+    assert f"{lines[1]} {lines[2].strip()}" == (
+        "  BatchNormalization bn2: to fold it, build the network with it directly behind a "
+        "convolution or a dense layer: a nonlinear operator is in the way (Relu r)"
+    )
     assert str(REPORT.folds[1]) == "Mul mul: both into a, b through pool, cut"
 
 
 def test_short_form_tells_one_of_those_that_are_alike():
     report = FoldReport((), (*REPORT.refusals, *REPORT.refusals[:1] * 2))
-    first, rest, second, *_ = str(report).splitlines()[1:]
-    assert f"{first.strip()} {rest.strip()}" == f"{REPORT.refusals[0]}; and 2 more like it"
+    first, more, second, *rest = str(report).splitlines()[1:]
+    assert f"{first} {more.strip()}" == f"  {REPORT.refusals[0]}; and 2 more like it"
     assert "n??[2J: " in second
+    assert all(line.startswith("    ") for line in (more, *rest))
 
 
 def test_long_lines_wrap_and_names_stay_whole():
