@@ -9,6 +9,7 @@ optimisations off, so that its own folding does not hide ours, and at their defa
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from .expected import Expected, expected_of, judge
 from .explaining.explain import explain as explain_difference
 from .explaining.explain import worst_samples
 from .explaining.in_bits import layers_in_decibels
+from .file_runs import FileRuns, run_file
 from .quantised import UNCALIBRATED, notes_of_bits, quantised_operators, with_parts
 from .report import OutputParity, ParityReport
-from .samples.kinds import Drawn
+from .samples.kinds import Drawn, by_kind
 from .samples.samples import Sampling
 from .surface import Surface
 
@@ -121,14 +123,22 @@ def check_samples(
     itself = any(getattr(part, "quantization_mode", None) for part in model._flatten_layers())
     bits = "" if itself else quantised_operators(onnx.load(path, load_external_data=False))
 
-    def expect(found: Drawn) -> tuple[Expected, Drawn]:
+    def expect(found: Drawn) -> tuple[Expected, list[FileRuns], Drawn]:
         batches = [batch for batch in found[0] if not bits or batch.case not in UNCALIBRATED]
-        expected = expected_of(model, sampling.signature, batches, precision)
-        return expected, (batches, *found[1:])
+        kinds = by_kind(batches, precision)
+        names = [spec.name for spec in sampling.signature.specs]
+        # ONNX Runtime, in its one thread, beside Keras, which leaves a core idle for half the time.
+        with ThreadPoolExecutor(1) as beside:
+            running = [beside.submit(run_file, path, names, kinds, name) for name in providers]
+            expected = expected_of(model, sampling.signature, kinds, precision)
+            runs = [run.result() for run in running]
+        return expected, runs, (batches, *found[1:])
 
-    expected, (batches, drawn, notes) = sampling.hand_to(expect)
+    expected, runs, (batches, drawn, notes) = sampling.hand_to(expect)
     outputs = [
-        row for name in providers for row in judge(path, expected, name, quantised=bool(bits))
+        row
+        for name, ran in zip(providers, runs, strict=True)
+        for row in judge(path, expected, name, quantised=bool(bits), runs=ran)
     ]
     notes = [*notes, *surface.notes(expected, precision)]
     if bits:

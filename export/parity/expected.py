@@ -15,8 +15,9 @@ import numpy as np
 
 from ..defaults import CPU
 from ..errors import one_line
-from ..runtime.session import LEVELS, OnnxRuntime, Samples, run_batches
+from ..runtime.session import Samples, by_position, require_as_many, run_batches
 from ..signature import Signature
+from .file_runs import FileRuns, run_file
 from .measure import errors_of, scale_of
 from .reference.float64_weights import Float64Weights
 from .reference.keras_runs import in_keras
@@ -24,7 +25,7 @@ from .reference.refused import StoodIn
 from .reference.rounded_runs import run_rounded
 from .report import OutputParity
 from .rule import MULTIPLE, TRUTHS, compare
-from .samples.kinds import Batch, NothingFiniteError, require_finite
+from .samples.kinds import Kinds, NothingFiniteError, require_finite
 from .samples.refusal import cannot_run
 
 __all__ = ["Case", "Expected", "epsilon_of", "expected_of", "judge"]
@@ -92,14 +93,17 @@ class Expected:
 
 
 def expected_of(
-    model: keras.Model, signature: Signature, batches: list[Batch], precision: str
+    model: keras.Model,
+    signature: Signature,
+    kinds: Kinds,
+    precision: str,
 ) -> Expected:
     """Run Keras on all batches.
 
     Args:
         model: The model; its state stays as it is.
         signature: What it is called with.
-        batches: The inputs.
+        kinds: The batches of each kind, as `by_kind` returns them.
         precision: "keep", or what a file computes in.
 
     Raises:
@@ -113,8 +117,7 @@ def expected_of(
     epsilon = epsilon_of(model) if precision == "keep" else float(np.finfo(precision).eps)
     cases: list[Case] = []
     left_out = []
-    for kind in dict.fromkeys(batch.case for batch in batches):
-        arrays = [_taken(batch.arrays, precision) for batch in batches if batch.case == kind]
+    for kind, arrays in kinds.items():
         try:
             own = run_batches(run, arrays)
         except Exception as e:  # running a model runs the code of every layer
@@ -132,13 +135,6 @@ def expected_of(
     return Expected(
         [spec.name for spec in signature.specs], names, cases, epsilon, stood_in, tuple(left_out)
     )
-
-
-def _taken(arrays: Samples, precision: str) -> Samples:
-    """Return float64 numbers as a file in float32 takes them, in which all else is as it was."""
-    if precision != "float32":
-        return arrays
-    return [a.astype(np.float32).astype(a.dtype) if a.dtype == np.float64 else a for a in arrays]
 
 
 def _truth(run: Any, batches: list[Samples], own: Samples) -> tuple[Samples, str]:
@@ -173,7 +169,12 @@ def epsilon_of(model: keras.Model) -> float:
 
 
 def judge(
-    path: Any, expected: Expected, provider: str = CPU, *, quantised: bool = False
+    path: Any,
+    expected: Expected,
+    provider: str = CPU,
+    *,
+    quantised: bool = False,
+    runs: FileRuns | None = None,
 ) -> tuple[OutputParity, ...]:
     """Compare a file with what is expected of it.
 
@@ -182,6 +183,7 @@ def judge(
         expected: What Keras makes of the inputs.
         provider: ONNX Runtime's execution provider.
         quantised: Whether the file computes in 8 bits.
+        runs: What comes of the file; None runs it.
 
     Returns:
         An entry for each kind of inputs and each output.
@@ -189,13 +191,10 @@ def judge(
     Raises:
         ExportError: If it cannot be loaded or run, or has other inputs or outputs.
     """
-    found = []
-    for level in LEVELS:
-        runtime = OnnxRuntime(path, level, provider)
-        runtime.require_interface(expected.inputs, expected.outputs)
-        run = runtime.runner(expected.inputs, expected.outputs)
-        found.append([run_batches(run, case.batches) for case in expected.cases])
-        del run, runtime  # one session's memory at a time
+    kinds = {case.name: case.batches for case in expected.cases}
+    runs = runs or run_file(path, expected.inputs, kinds, provider)
+    require_as_many("outputs", expected.outputs, runs.outputs)
+    places = [runs.outputs.index(name) for name in by_position(expected.outputs, runs.outputs)]
     return tuple(
         compare(
             name,
@@ -204,13 +203,13 @@ def judge(
             case.reference,
             truth=case.truth[i],
             own=case.own[i],
-            plain=plain[i],
-            optimised=optimised[i],
+            plain=runs.plain[case.name][places[i]],
+            optimised=runs.optimised[case.name][places[i]],
             epsilon=expected.epsilon,
             rounded=functools.partial(_rounded, case, i),
             quantised=quantised,
         )
-        for case, plain, optimised in zip(expected.cases, *found, strict=True)
+        for case in expected.cases
         for i, name in enumerate(expected.outputs)
     )
 

@@ -24,6 +24,7 @@ __all__ = [
     "Samples",
     "by_position",
     "open_session",
+    "require_as_many",
     "run_batches",
     "with_outputs",
 ]
@@ -116,15 +117,8 @@ class OnnxRuntime:
 
     def require_interface(self, inputs: list[str], outputs: list[str]) -> None:
         """Raise `ExportError` unless the file has as many inputs and outputs, of any name."""
-        for what, wanted, found in (
-            ("inputs", inputs, self.inputs),
-            ("outputs", outputs, self.outputs),
-        ):
-            if len(found) != len(wanted):
-                raise ExportError(
-                    f"check: the {what} of {self._name} must be those of {self._like}, {wanted}. "
-                    f"Received: {found}. Is it an export of another model?"
-                )
+        require_as_many("inputs", inputs, self.inputs, self._name, self._like)
+        require_as_many("outputs", outputs, self.outputs, self._name, self._like)
 
     def runner(self, inputs: list[str], outputs: list[str]) -> Run:
         """Return a function that runs it.
@@ -169,6 +163,21 @@ class OnnxRuntime:
             ]
 
         return run
+
+
+def require_as_many(
+    what: str,
+    wanted: list[str],
+    found: list[str],
+    name: str = "MODEL.onnx",
+    like: str = "the Keras model",
+) -> None:
+    """Raise `ExportError` unless a file has as many inputs, or outputs, as another."""
+    if len(found) != len(wanted):
+        raise ExportError(
+            f"check: the {what} of {name} must be those of {like}, {wanted}. "
+            f"Received: {found}. Is it an export of another model?"
+        )
 
 
 def by_position(names: list[str], found: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ drawn from each of `RANGES` in turn. Imports no TensorFlow.
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,14 +27,17 @@ from .distribution import Distribution
 __all__ = [
     "Batch",
     "Drawn",
+    "Kinds",
     "NothingFiniteError",
     "UnfitSizesError",
+    "by_kind",
     "draw_kinds",
     "drawn_for",
     "require_finite",
 ]
 
 Drawn = tuple["list[Batch]", dict[str, str], list[str]]  # batches, what was drawn in words, notes
+Kinds = Mapping[str, list[Samples]]  # the batches of each
 Result = TypeVar("Result")
 Refusal = Callable[[Iterable[Iterable[int]], Exception], ExportError]
 
@@ -130,6 +133,24 @@ def draw_kinds(
         batches.append(batch("out of range", EDGE_SAMPLES, first))
     drawn = {s.name: d.why for s, d in zip(specs, distributions, strict=True)}
     return batches, drawn, notes
+
+
+def by_kind(batches: Iterable[Batch], precision: str) -> Kinds:
+    """Return batches by kind; float64 numbers as a file in float32 takes them, all else as it is.
+
+    Args:
+        batches: The batches.
+        precision: "keep", or what the file computes in.
+    """
+
+    def taken(array: np.ndarray) -> np.ndarray:
+        narrowed = precision == "float32" and array.dtype == np.float64
+        return array.astype(np.float32).astype(array.dtype) if narrowed else array
+
+    kinds: dict[str, list[Samples]] = {}
+    for batch in batches:
+        kinds.setdefault(batch.case, []).append([taken(array) for array in batch.arrays])
+    return kinds
 
 
 def drawn_for(

@@ -1,4 +1,5 @@
 import re
+import threading
 
 import keras
 import numpy as np
@@ -249,6 +250,21 @@ def test_model_that_cannot_run_on_drawn_samples_says_so(tmp_path):
     model = keras.Model(x, keras.layers.Reshape((5, 7, 3))(x))  # no square has 35 pixels
     with pytest.raises(ExportError, match="Give samples of a suitable shape"):
         export_onnx(model, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("broken", ["Keras", "both"])
+def test_error_of_keras_comes_first_and_leaves_no_thread(small_model, exported, broken):
+    def fail(*_, **__):
+        raise RuntimeError("no such thing")
+
+    small_model.get_layer("dense").call = fail
+    if broken == "both":
+        other = graph("g (float[1] x, float[1] y) => (float[1] z) { z = Add(x, y) }")
+        ir.save(other, exported)
+    before = threading.active_count()
+    with pytest.raises(ExportError, match="no such thing"):
+        check_parity(small_model, exported)
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("value", [np.nan, 1e300])

@@ -10,7 +10,7 @@ import pytest
 
 from keras_bn import BatchNormalization
 from keras_bn.export import ParityError, check_parity, export_onnx
-from keras_bn.export.parity import expected
+from keras_bn.export.parity import file_runs
 from keras_bn.export.parity.explaining import explain, localise
 from keras_bn.export.runtime.session import LEVELS, OnnxRuntime
 from keras_bn.export.stages import conversion
@@ -152,7 +152,7 @@ def test_optimiser_that_changes_the_result_is_found(small_model, files, monkeypa
             run = super().runner(inputs, outputs)
             return lambda batch: [array + self._optimised for array in run(batch)]
 
-    monkeypatch.setattr(expected, "OnnxRuntime", Broken)
+    monkeypatch.setattr(file_runs, "OnnxRuntime", Broken)
     report = check_parity(small_model, files / "model.onnx")
     assert [stage.passed for stage in report.stages] == [True, True, True, True, False]
     assert report.fault.stage == "optimiser"

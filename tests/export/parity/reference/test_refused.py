@@ -16,7 +16,6 @@ from keras_bn.export.parity.expected import expected_of
 from keras_bn.export.parity.reference.float64_weights import Float64Weights
 from keras_bn.export.parity.reference.keras_runs import in_keras
 from keras_bn.export.parity.reference.refused import StoodIn, standing_in
-from keras_bn.export.parity.samples.samples import Batch
 from keras_bn.export.signature import signature_of
 
 pytestmark = pytest.mark.onednn
@@ -262,9 +261,9 @@ def test_what_has_no_stand_in_is_told_of_its_layer(rng):
         name="grouped",
     )
     model = keras.Model(x, keras.Sequential([grouped])(x))
-    batch = Batch("given", [np.zeros((1, 8, 9, 6))])
+    kinds = {"given": [[np.zeros((1, 8, 9, 6))]]}
     with pytest.raises(ExportError, match="on this CPU") as error:
-        expected_of(model, signature_of(model), [batch], "keep")
+        expected_of(model, signature_of(model), kinds, "keep")
     assert "Received: layer 'grouped' (Lambda): InvalidArgumentError: Gradients" in str(error.value)
     assert "samples" not in str(error.value)
 
