@@ -6,7 +6,9 @@ version of Python, so it has a plain name, and the wheel is tagged for the platf
 
 import os
 import platform
+import re
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -45,7 +47,15 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def described() -> str:
+    """Return the README without links to files of this repository, which an index cannot follow."""
+    text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    return re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", text)
+
+
 setup(
+    long_description=described(),
+    long_description_content_type="text/markdown",
     ext_modules=[kernel] if SUPPORTED else [],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
 )

@@ -1,5 +1,6 @@
 """The wheel, as a user gets it: built, installed in an empty environment, used elsewhere."""
 
+import email
 import os
 import re
 import subprocess
@@ -64,6 +65,16 @@ def test_wheel_holds_only_keras_bn(wheel):
     template = "keras_bn/export/commands/pages/templates/inspection.html.j2"
     assert {"keras_bn/py.typed", "keras_bn/export/pipeline.py", template} <= {*names}
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_description_has_no_link_that_an_index_cannot_follow(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = metadata.get_payload()
+    assert "## Two commands" in text
+    assert re.findall(r"\]\((?!https?:)", text) == []
 
 
 def test_demo_runs_from_the_wheel_in_an_empty_environment(wheel, tmp_path):
