@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["DataReport", "counted", "jsonable", "shortened", "table"]
+__all__ = ["DataReport", "counted", "jsonable", "shortened", "table", "wrapped"]
 
+WIDTH = 100  # columns of text, unless a name alone is wider
+NARROWEST = 40  # of the last column of a table
 NAMED_LAYERS = 4  # paths that a line of text lists before it says how many others there are
 
 
@@ -132,3 +135,15 @@ def shortened(paths: Sequence[str]) -> str:
     if len(paths) <= NAMED_LAYERS + 1:
         return ", ".join(paths)
     return f"{', '.join(paths[:NAMED_LAYERS])} and {len(paths) - NAMED_LAYERS} others"
+
+
+def wrapped(text: str, indent: int, further: int) -> list[str]:
+    """Return text in lines, all but the first indented further; names stay whole."""
+    return textwrap.wrap(
+        text,
+        max(WIDTH, further + NARROWEST),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * further,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

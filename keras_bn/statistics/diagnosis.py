@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from keras_bn.reporting import shortened
+from keras_bn.reporting import shortened, wrapped
 from keras_bn.statistics.layer_gap import LayerGap, ObservedLayer
 from keras_bn.statistics.training_only import TrainingRun
 
@@ -69,7 +69,9 @@ class Diagnosis:
 
     def __str__(self) -> str:
         named = f": {shortened(self.layers)}" if self.layers else ""
-        return f"{self.cause}{named}\n    {self.evidence}\n    -> {self.advice}"
+        lines = wrapped(f"{self.cause}{named}", 2, 4)  # behind the mark of a list
+        lines += [*wrapped(self.evidence, 4, 4), *wrapped(f"-> {self.advice}", 4, 7)]
+        return "\n".join(lines).lstrip()
 
 
 Shown = tuple[ObservedLayer, LayerGap, np.ndarray]  # with the rows that are no outliers

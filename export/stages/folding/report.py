@@ -1,18 +1,14 @@
 """What a fold did, as plain data: one row for each affine operator that was found."""
 
 import dataclasses
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_bn.reporting import counted
+from keras_bn.reporting import counted, wrapped
 
 from .reason import ADVICE, ADVICE_ON_BATCH_NORMS, Reason
 
 __all__ = ["Fold", "FoldReport", "Refusal"]
-
-WIDTH = 100  # columns of text, unless a name alone is wider
-NARROWEST = 40  # of the last column of a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +188,7 @@ class FoldReport:
         lines += self._notes()
         for first, *others in alike.values():
             more = f"; and {len(others)} more like it" if others else ""
-            lines += _wrapped(_printable(f"{first}{more}"), 2, 4)
+            lines += wrapped(_printable(f"{first}{more}"), 2, 4)
         return "\n".join(lines)
 
 
@@ -202,25 +198,13 @@ def _batch_norms(rows: Sequence[Fold | Refusal]) -> str:
     return f" ({counted(norms, 'batch norm')})" if rows else ""
 
 
-def _wrapped(text: str, indent: int, further: int) -> list[str]:
-    """Return text in lines, all but the first indented further; names stay whole."""
-    return textwrap.wrap(
-        text,
-        max(WIDTH, further + NARROWEST),
-        initial_indent=" " * indent,
-        subsequent_indent=" " * further,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _with_last_wrapped(rows: Sequence[Sequence[str]]) -> list[str]:
     """Pad the columns to one width each; the last goes on in the next line."""
     heads = _aligned([row[:-1] for row in rows])
     last = 2 + max(map(len, heads), default=0)
     lines: list[str] = []
     for head, row in zip(heads, rows, strict=True):
-        first, *others = _wrapped(_printable(row[-1]), last, last)
+        first, *others = wrapped(_printable(row[-1]), last, last)
         lines += [head.ljust(last) + first[last:], *others]
     return lines
 
