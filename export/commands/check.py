@@ -140,6 +140,10 @@ def check(
         )
     names = keras_file.input_names, keras_file.output_names
     given = samples_from(samples, preprocess, *names)
+    from ..foreign.opening import open_model
+    from ..parity.surface import Surface
+
+    surface = Surface.of(open_model(onnx, where="check"))  # before TensorFlow, which takes seconds
     with (
         progress(shown=not (as_json or quiet)) as step,
         parity_page(
@@ -159,7 +163,9 @@ def check(
             ranges=named_ranges(limits, lambda: [s.name for s in signature_of(loaded).specs]),
             precision=precision,
         )
-        report = check_samples(sampling, onnx, page.stages, providers=providers, explain=explain)
+        report = check_samples(
+            sampling, onnx, page.stages, providers=providers, explain=explain, surface=surface
+        )
         report = dataclasses.replace(report, notes=(*notes, *report.notes))
         command = command_of(context)
         page.write(report, loaded, step, source=model, file=onnx, command=command)

@@ -99,6 +99,7 @@ def check_samples(
     *,
     providers: Sequence[str] = (CPU,),
     explain: bool | None = True,
+    surface: Surface | None = None,
 ) -> ParityReport:
     """Do what `check_parity` does, with samples and stages that others look at, too.
 
@@ -108,6 +109,7 @@ def check_samples(
         stages: The stages of the model's export; filled where they are needed and not there.
         providers: As for `check_parity`.
         explain: As for `check_parity`.
+        surface: What the file says of itself, if it is open already.
     """
     model, precision = sampling.model, sampling.precision
     require_precision("check", precision)
@@ -117,7 +119,7 @@ def check_samples(
     )
     path = Path(onnx_path)
     require_file(path, "MODEL.onnx")
-    surface = Surface.of(open_model(path, where="check"))
+    surface = surface or Surface.of(open_model(path, where="check"))
 
     # A model that is in 8 bits itself is a truth that the file has to meet.
     itself = any(getattr(part, "quantization_mode", None) for part in model._flatten_layers())

@@ -26,12 +26,14 @@ def called(monkeypatch):
     found = {}
     original = checking.check_samples
 
-    def recorded(sampling, path, stages, **options):
+    def recorded(sampling, path, stages, *, surface, **options):
         asked = {
             name: getattr(sampling, name) for name in ("inputs", "precision", "seed", "ranges")
         }
         found.update(asked, **options)
-        return original(Sampling(sampling.model, inputs=sampling.inputs), path, stages)
+        return original(
+            Sampling(sampling.model, inputs=sampling.inputs), path, stages, surface=surface
+        )
 
     monkeypatch.setattr(checking, "check_samples", recorded)
     return found

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
-from keras_bn.export.commands import cli
+from keras_bn.export.commands import check, cli
 from keras_bn.export.files import onnx_file as saving
 from tests.commands import TOOL, assert_one_line, tool
 from tests.export.onnx_edits import change_weight
@@ -165,9 +165,10 @@ def test_model_is_never_overwritten(run, files):
     assert (files / "model.keras").read_bytes() == before
 
 
-def test_damaged_onnx_file_is_one_line(files):
+def test_damaged_onnx_file_is_one_line_before_the_model_is_loaded(run, files, monkeypatch):
+    monkeypatch.setattr(check, "load_with_samples", pytest.fail)
     truncate(files / "model.onnx")
-    done = tool("check", files / "model.keras", files / "model.onnx")
+    done = run("check", files / "model.keras", files / "model.onnx")
     assert_one_line(done, str(files / "model.onnx"), "truncated")
 
 
