@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from ..defaults import CPU
-from ..runtime.session import LEVELS, OnnxRuntime, Samples, run_batches
+from ..runtime.session import LEVELS, OnnxRuntime, Samples, require_as_many, run_batches
 from .samples.kinds import Kinds
 
 __all__ = ["FileRuns", "run_file"]
@@ -40,7 +40,7 @@ def run_file(path: Path, inputs: list[str], kinds: Kinds, provider: str = CPU) -
     found = []
     for level in LEVELS:
         runtime = OnnxRuntime(path, level, provider)
-        runtime.require_interface(inputs, runtime.outputs)
+        require_as_many("inputs", inputs, runtime.inputs)
         run = runtime.runner(inputs, runtime.outputs)
         found.append({kind: run_batches(run, batches) for kind, batches in kinds.items()})
         outputs = runtime.outputs
