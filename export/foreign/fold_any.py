@@ -24,6 +24,7 @@ from ..stages.folding.report import Fold, FoldReport
 from ..stages.folding.savings import saved_by
 from ..stages.folding.tensors import name_of
 from ..stages.simplify.editor import Editor
+from ..stages.simplify.gated_sum import clamp_gated_sums
 from ..stages.simplify.hard_sigmoid import Written, hard_sigmoids
 from ..stages.simplify.pairs import cancel_pairs
 from ..stages.simplify.runtime_traps import avoid_runtime_traps, avoid_slow_padding
@@ -140,9 +141,9 @@ def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | Non
             clamp for graph in graphs for clamp in hard_sigmoids(Editor(graph, known_shapes(graph)))
         ]
         folded, report = fold(work.model)
-        _tidy(folded)
+        shorter = _tidy(folded)
         folds = (*(row for clamp in clamps for row in _rows(clamp)), *report.folds)
-        result = work.restored(folded) if folds or clamps or work.frozen else None
+        result = work.restored(folded) if folds or clamps or shorter or work.frozen else None
     except Exception as e:  # an attribute of the wrong type, an operator with too few inputs, ...
         raise invalid_model(opened.source, _what_is_wrong(opened, e)) from e
     refusals = (*report.refusals, *refusals_in_functions(opened.model))
@@ -159,20 +160,25 @@ def _rows(clamp: Written) -> Iterator[Fold]:
             yield Fold(name_of(node), node.op_type, None, "clamp", into, (), *saved_by(node))
 
 
-def _tidy(model: ir.Model) -> None:
+def _tidy(model: ir.Model) -> bool:
     """Remove what a batch norm has stood between, and keep off what ONNX Runtime would make of it.
 
     Args:
         model: The folded model; changed.
+
+    Returns:
+        Whether it is shorter for more than the fold.
     """
-    changed = False
+    changed = shorter = False
     for graph in (model.graph, *model.graph.subgraphs()):
         editor = Editor(graph, known_shapes(graph))
         changed |= cancel_pairs(editor)
+        shorter |= clamp_gated_sums(editor)
         avoid_runtime_traps(editor)
         avoid_slow_padding(editor)
-    if changed:
-        RemoveUnusedNodesPass()(model)  # what computed the shapes
+    if changed or shorter:
+        RemoveUnusedNodesPass()(model)  # what computed shapes; weights as they were
+    return shorter
 
 
 def _what_is_wrong(opened: Opened, error: Exception) -> str:
