@@ -70,7 +70,7 @@ def _fast(node: ir.Node, inputs: Inputs) -> Tensor | None:
     if node.op_type == "Cast":
         return _cast(tensor, ir.DataType(node.attributes.get_int("to", 0)))
     if node.op_type == "CastLike":
-        like = node.inputs[1].dtype if len(node.inputs) > 1 and node.inputs[1] else None
+        like = _liked(node)
         return None if like is None else _cast(tensor, like)
     if node.op_type in ARITHMETIC:
         return _arithmetic(node.op_type, [value for value in inputs if value is not None])
@@ -193,24 +193,44 @@ def _scaled(operator: str, values: list[ExactTensor]) -> ExactTensor | None:
 
 def _by_reference(node: ir.Node, inputs: Inputs, opset: int) -> list[Tensor]:
     """Run one node on float64 copies of its float inputs; the results keep the graph's dtype."""
-    tensors = {str(v.name): t for v, t in zip(node.inputs, inputs, strict=True) if v and t}
+    alone = _alone(node)
+    tensors = {name: t for name, t in zip(alone.input, inputs, strict=True) if name and t}
     floats = [tensor.dtype for tensor in tensors.values() if tensor.dtype in FLOATS]
-    dtype = floats[0] if floats and node.op_type != "Cast" else None  # a Cast decides its own
+    dtype = floats[0] if floats and alone.op_type != "Cast" else None  # a Cast decides its own
     single = onnx.helper.make_model(
         onnx.helper.make_graph(
-            [ir.to_proto(node)],
+            [alone],
             "constant",
             [onnx.ValueInfoProto(name=name) for name in tensors],
             [onnx.ValueInfoProto(name=str(output.name)) for output in node.outputs],
         ),
         opset_imports=[onnx.helper.make_opsetid("", opset)],
     )
-    arrays = {name: _array(node.op_type, tensor) for name, tensor in tensors.items()}
+    arrays = {name: _array(alone.op_type, tensor) for name, tensor in tensors.items()}
     with np.errstate(all="ignore"):
         results: Any = ReferenceEvaluator(single).run(None, arrays)
     if any(isinstance(result, list) for result in results):
         raise TypeError(f"evaluate: `node` must make tensors. Received: {node.op_type}.")
     return [_tensor(np.asarray(result), dtype) for result in results]
+
+
+def _alone(node: ir.Node) -> onnx.NodeProto:
+    """Return a node as onnx has it; a CastLike as the Cast that it is, which reads one tensor."""
+    proto = ir.to_proto(node)
+    if node.op_type == "CastLike":
+        like = _liked(node)
+        if like is None:
+            raise TypeError("evaluate: the second input of CastLike must have a dtype.")
+        proto.op_type = "Cast"
+        del proto.input[1:], proto.attribute[:]
+        proto.attribute.append(onnx.helper.make_attribute("to", like.value))
+    return proto
+
+
+def _liked(node: ir.Node) -> ir.DataType | None:
+    """Return the dtype that a CastLike casts to, if it is known."""
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    return None if value is None else value.dtype
 
 
 def _array(operator: str, tensor: Tensor) -> np.ndarray:

@@ -137,3 +137,13 @@ def test_a_constant_that_is_cast_like_a_coarser_one_is_rounded():
         "h = CastLike(w, c) t = Cast<to = 1>(h)", 18, w=np.float32(0.1), c=np.float16(1)
     )
     assert (left, [*constants.values()]) == ([], [np.float16(0.1)])
+
+
+@pytest.mark.parametrize(
+    ("w", "like", "expected"),
+    [(np.int32(3), np.float32(1), 3.0), (np.float32(1.7), np.int64(1), 1)],
+    ids=["a whole number to a float", "a float to a whole number"],
+)
+def test_numbers_are_cast_like_others_of_another_kind(w, like, expected):
+    left, constants = evaluated("t = CastLike(w, c)", 18, w=w, c=like)
+    assert (left, [*constants.values()]) == ([], [expected])
