@@ -44,11 +44,15 @@ from .trunks import Trunks
 __all__ = ["fold"]
 
 
-def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
+def fold(
+    model: ir.Model, *, kept_in: Callable[[ir.Graph], frozenset[ir.Node]] = lambda _: frozenset()
+) -> tuple[ir.Model, FoldReport]:
     """Fold every affine operator that exact algebra lets go.
 
     Args:
         model: An ONNX graph whose shapes are inferred; stays unchanged.
+        kept_in: Returns the operators of a graph that stay as they are, though algebra may allow
+            more.
 
     Returns:
         A new model with the same inputs, outputs and results, and one row for each affine
@@ -57,7 +61,8 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     before = count_operators(model.graph)
     model = model.clone()
     names = Names.of(model.graph)
-    walks = [_Walk(graph, names) for graph in (model.graph, *model.graph.subgraphs())]
+    graphs = (model.graph, *model.graph.subgraphs())
+    walks = [_Walk(graph, names, kept_in(graph)) for graph in graphs]
     for walk in walks:
         walk.run()
     return model, FoldReport(
@@ -77,6 +82,7 @@ class _Walk:
 
     graph: ir.Graph
     names: Names
+    kept: frozenset[ir.Node]
     rows: dict[ir.Node, tuple[Fold, Nodes, Nodes]] = field(default_factory=dict)
     refusals: dict[ir.Node, Refusal] = field(default_factory=dict)
     looked_at: dict[ir.Node, set[ir.Node]] = field(default_factory=dict)
@@ -109,9 +115,9 @@ class _Walk:
             return self._refuse(node, seen, {"backward": e})
         if affine is None:
             return set()
-        if not affine.map.is_finite:
-            error = NotExactError(Reason.NOT_FINITE, name_of(node))
-            return self._refuse(node, seen, {"backward": error})
+        if node in self.kept or not affine.map.is_finite:
+            reason = Reason.FUSED if node in self.kept else Reason.NOT_FINITE
+            return self._refuse(node, seen, {"backward": NotExactError(reason, name_of(node))})
         without_bias: set[ir.Node] = set()
         for way in _ways(affine, node.outputs[0]):
             if way.may_add and not without_bias:
@@ -124,6 +130,7 @@ class _Walk:
                 way.may_undo,
                 way.may_undo_shift,
                 way.may_add,
+                self.kept,
                 seen=seen,
                 without_bias=without_bias,
             )

@@ -55,6 +55,7 @@ class Plan:
         may_undo: Whether other readers of a demanded tensor may undo a scale.
         may_undo_shift: Likewise a shift.
         may_add: Whether a linear operator without a bias may get an Add behind it.
+        kept: The operators that stay as they are.
         changes: What becomes of each tensor that changes.
         edits: What becomes of each operator that takes part; None if it only passes changes on.
         constants: What becomes of constants that are summands or parts, by reader and input.
@@ -72,6 +73,7 @@ class Plan:
     may_undo: bool = False
     may_undo_shift: bool = False
     may_add: bool = False
+    kept: frozenset[ir.Node] = frozenset()
     changes: dict[ir.Value, _Change] = field(default_factory=dict)
     edits: dict[ir.Node, Edit | None] = field(default_factory=dict)
     constants: dict[tuple[ir.Node, int], New] = field(default_factory=dict)
@@ -213,6 +215,8 @@ class Plan:
             raise NotExactError(Reason.USED_ELSEWHERE, f"two ways meet at {name_of(node)}")
         if node.graph is not self.graph:
             raise NotExactError(Reason.OTHER_GRAPH, f"{node.op_type} {name_of(node)}")
+        if node in self.kept:
+            raise NotExactError(Reason.FUSED, f"{node.op_type} {name_of(node)}")
         if node not in self.queued:
             self.queued.add(node)
             heapq.heappush(self.queue, (self.order[node], node))

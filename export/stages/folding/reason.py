@@ -30,6 +30,7 @@ class Reason(enum.StrEnum):
     NOT_FINITE = "the folded weights would overflow or are not numbers"
     BITS_LOST = "the folded weights would lose too many bits"
     SEARCH_TOO_LONG = "too many operators are in the way"
+    FUSED = "ONNX Runtime makes one operator of it and those around it, as they are written"
 
 
 # What a person can do about it, where there is something: completes "to fold it, ...".

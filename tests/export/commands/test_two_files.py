@@ -114,8 +114,8 @@ def test_fold_that_changes_the_model_writes_nothing(run, files, tmp_path, monkey
 
     fold, out = fold_any.fold, tmp_path / "out.onnx"
 
-    def wrong(model):
-        folded, report = fold(model)
+    def wrong(model, **options):
+        folded, report = fold(model, **options)
         value = next(v for v in folded.graph.initializers.values() if v.shape == (4, 4, 3, 3))
         value.const_value = type(value.const_value)(value.const_value.exact * 1.01, value.dtype)
         return folded, report

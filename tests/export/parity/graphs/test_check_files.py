@@ -124,8 +124,8 @@ def test_file_that_is_the_same_agrees_exactly():
 def test_fold_that_changes_the_model_raises(monkeypatch, tmp_path):
     fold = fold_any.fold
 
-    def wrong(model):
-        folded, report = fold(model)
+    def wrong(model, **options):
+        folded, report = fold(model, **options)
         value = next(v for v in folded.graph.initializers.values() if v.shape == (4, 4, 3, 3))
         value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.01), name=value.name)
         return folded, report

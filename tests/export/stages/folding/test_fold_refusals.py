@@ -378,6 +378,18 @@ def test_reader_that_would_have_to_undo_a_scale_of_zero():
     assert [r.reason for r in report.refusals] == [Reason.USED_ELSEWHERE] * 2
 
 
+def test_operators_that_the_caller_keeps():
+    """Neither do they go, nor do they take anything in."""
+    model = graph(
+        f"a ({X}, {W}, float[4,1,1] k) => ({Y}) {{ c = Conv(x, w) d = Mul(c, k) y = Mul(d, k) }}",
+        w=np.ones((4, 3, 3, 3), np.float32),
+        k=np.full((4, 1, 1), 2, np.float32),
+    )
+    _, report = fold(model, kept_in=lambda graph: frozenset([graph[1]]))
+    assert report.folds == ()
+    assert [refusal.reason for refusal in report.refusals] == [Reason.FUSED] * 2
+
+
 def test_other_domains_are_not_touched():
     model = graph(f"a ({X}, {W}) => (float[2,4,6,6] y) {{ y = Conv(x, w) }}", **weights("w"))
     node = ir.node("Mul", [model.graph.outputs[0], model.graph.initializers["w"]], domain="mine")
