@@ -18,6 +18,7 @@ __all__ = ["UNCALIBRATED", "as_read", "notes_of_bits", "quantised_operators", "w
 UNCALIBRATED = ("constant", "out of range")  # kinds of draws that no file in 8 bits is made for
 PARTED = 4.0  # times the error without optimisations that theirs must be, to be looked into
 NAMED = 3  # layers or tensors that a note names
+ROUNDING = float(np.finfo(np.float32).eps)  # of the scale: a smaller error counts as this
 STEP = 0.5  # of a step of 8 bits, root mean square, by which tensors part
 
 
@@ -93,18 +94,23 @@ def with_parts(report: ParityReport, parts: dict[str, float], what: str) -> Pari
 def _parting(
     rows: list[OutputParity], proto: onnx.ModelProto, inputs: list[str], batch: list[np.ndarray]
 ) -> str | None:
-    worse = [row for row in rows if row.optimised.rms > PARTED * row.onnx.rms]
+    worse = [row for row in rows if _times(row) > PARTED]
     if not worse:
         return None
-    row = max(worse, key=lambda row: row.optimised.rms / row.onnx.rms)
+    row = max(worse, key=_times)
     told = (
-        f"output {row.name!r} is {row.optimised.rms / row.onnx.rms:.0f} times as far from the "
+        f"output {row.name!r} is {_times(row):.0f} times as far from the "
         "truth with ONNX Runtime's optimisations as without. On a CPU without VNNI, products of 8 "
         "bits saturate: quantise with reduce_range=True or unsigned weights, or run with "
         "session.x64quantprecision=1"
     )
     found = _first_parting(proto, inputs, batch)
     return told if found is None else f"{told}. The first tensor where the two part is {found!r}"
+
+
+def _times(row: OutputParity) -> float:
+    """Return how many times as far as without optimisations an output is off with them."""
+    return row.optimised.rms / max(row.onnx.rms, ROUNDING)
 
 
 def _first_parting(

@@ -175,3 +175,20 @@ def test_digits_keep_their_accuracy_in_8_bits(tmp_path):
     found = session.run(None, {"image": test})[0].argmax(1)
     own = model.predict(test, verbose=0).argmax(1)
     assert (found == test_digits).mean() > (own == test_digits).mean() - 0.01
+
+
+def test_a_file_in_8_bits_without_any_error_has_no_part_that_optimisations_change():
+    """Plain, it is its own truth to the bit; fused, its convolution rounds in another way."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+        g (float[N,3,8,8] x) => (float[N,4,6,6] y)
+        <float s = {0.02}, uint8 zero = {128}>
+        { q = QuantizeLinear(x, s, zero) d = DequantizeLinear(q, s, zero) c = Conv(d, w)
+          y = Mul(c, k) }"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (4, 3, 3, 3)), ("k", (4, 1, 1))):
+        array = rng.normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    report = check_files(proto, proto)
+    assert report.passed
+    assert not [note for note in report.notes if "times as far" in note]
