@@ -15,8 +15,8 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Iterable
+import secrets
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +33,10 @@ WORD = 64  # bytes: where a smaller one begins
 
 
 def write_data(
-    tensors: Iterable[ir.TensorProtocol], target: Path, mode: int
+    tensors: Iterable[ir.TensorProtocol],
+    target: Path,
+    mode: int,
+    note: Callable[[Path], object] = lambda _: None,
 ) -> tuple[Path, list[int]]:
     """Write a data file for a target; an existing one of the same content is replaced.
 
@@ -41,24 +44,30 @@ def write_data(
         tensors: What to write, in order.
         target: The graph's final path.
         mode: The file's permissions.
+        note: Takes each path before there is a file of that name.
 
     Returns:
         The data file, and the offset of each tensor in it.
     """
-    handle, name = tempfile.mkstemp(".keras-bn.data", ".", target.parent)
-    temporary = Path(name)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.keras-bn.data")
+    note(temporary)
     try:
-        with open(handle, "wb") as file:
+        with open(temporary, "xb", opener=_open_private) as file:
             digest, offsets = _write_aligned(file, tensors)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(mode)
         final = target.with_name(f"{target.name}.{digest}.data")
+        note(final)
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(target.parent)
     return final, offsets
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write_aligned(file: IO[bytes], tensors: Iterable[ir.TensorProtocol]) -> tuple[str, list[int]]:

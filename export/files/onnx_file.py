@@ -29,8 +29,8 @@ def write(
     Args:
         model: The graph; stays unchanged.
         path: The file to write, such as the one that `replacing` gives.
-        external_data: Whether the weights go to a file of their own; see `external.py`. None: if
-            one file cannot hold everything.
+        external_data: Whether the weights go to a file of their own, if one is large; see
+            `external.py`. None: if one file cannot hold everything.
         metadata: Entries for the file's `metadata_props`.
         describe_values: Whether the file says the types and shapes of the values between nodes.
             Whoever infers them needs no `value_info`, and a tool that fixes the size of an input
@@ -55,7 +55,7 @@ def write(
             "to a file of their own."
         )
     with translated(path):
-        if external_data or size > largest:
+        if parts.large and (external_data or size > largest):
             return _write_two_files(parts, path)
         with path.open("wb") as file:
             for part in content:

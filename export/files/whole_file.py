@@ -39,11 +39,11 @@ class _Unfinished:
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove what is there of it; where the folder is none, nothing is."""
-        with contextlib.suppress(NotADirectoryError):
-            self.temporary.unlink(missing_ok=True)
-        for path in self.data - data_files_of(self.target) if self.data else ():
-            path.unlink(missing_ok=True)
+        """Remove what is there of it: nothing where a name is too long, or the folder is none."""
+        data = self.data - data_files_of(self.target) if self.data else ()
+        for path in (self.temporary, *data):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 _unfinished: dict[Path, _Unfinished] = {}
@@ -98,11 +98,9 @@ def write_data_of(path: Path, tensors: Iterable[ir.TensorProtocol]) -> tuple[Pat
         tensors: What to write, in order.
     """
     unfinished = _unfinished.get(path)
-    target = path if unfinished is None else unfinished.target
-    data, offsets = write_data(tensors, target, _mode())
-    if unfinished is not None:
-        unfinished.data.add(data)
-    return data, offsets
+    if unfinished is None:
+        return write_data(tensors, path, _mode())
+    return write_data(tensors, unfinished.target, _mode(), unfinished.data.add)
 
 
 @contextlib.contextmanager

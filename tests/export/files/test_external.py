@@ -10,7 +10,7 @@ import pytest
 
 from keras_bn.export import ExportError
 from keras_bn.export.files.onnx_file import write
-from keras_bn.export.files.whole_file import remove_unfinished, replacing
+from keras_bn.export.files.whole_file import remove_unfinished, replacing, write_data_of
 from tests.export.graphs import graph
 
 NAME = re.compile(r"model\.onnx\.[0-9a-f]{32}\.data")
@@ -118,6 +118,32 @@ def test_terminated_export_leaves_nothing_new(tmp_path):
         remove_unfinished()
         assert list(tmp_path.iterdir()) == []
         temporary.write_bytes(b"")
+
+
+def test_export_terminated_while_it_writes_weights_leaves_nothing(tmp_path):
+    def tensors():
+        yield from (value.const_value for value in two_weights(1.0).graph.initializers.values())
+        assert any(tmp_path.glob(".*.data"))
+        remove_unfinished()
+        assert list(tmp_path.iterdir()) == []
+        raise KeyboardInterrupt
+
+    def fail():
+        with replacing(tmp_path / "model.onnx") as temporary:
+            write_data_of(temporary, tensors())
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_all_small_need_no_file_of_their_own(tmp_path):
+    small = graph(
+        "g (float[4] x, float[4] w) => (float[4] y) { y = Mul(x, w) }", w=np.ones(4, np.float32)
+    )
+    with replacing(tmp_path / "model.onnx") as temporary:
+        write(small, temporary, external_data=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_files_of_others_are_not_removed(tmp_path):
