@@ -212,7 +212,9 @@ def _advising(advice: str, temporary: Path) -> Iterator[None]:
 
 def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:
     """Write the folded model, or a copy of the file; return its size in bytes."""
-    from ..files.onnx_file import write
+    from ..files.onnx_file import InvalidGraphError, write
+    from ..foreign.fold_any import why_invalid
+    from ..foreign.origin import invalid_model
     from ..foreign.weight_files import external_tensors, read_small
 
     external = bool(external_tensors(opened.model))
@@ -226,7 +228,13 @@ def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Pa
         )
     model = opened.model if folded is None else folded
     read_small(model)
-    return write(model, target, external_data=external or None)
+    try:
+        return write(model, target, external_data=external or None)
+    except InvalidGraphError as e:  # what was given is asked only now: that takes time
+        why = why_invalid(opened)
+        if why is None:
+            raise
+        raise invalid_model(opened.source, why) from e
 
 
 def _copy(opened: "Opened", source: Path, target: Path) -> int:

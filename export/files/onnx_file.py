@@ -10,10 +10,14 @@ from ..errors import ExportError
 from .whole_file import translated, write_data_of
 from .wire import Skeleton, skeleton
 
-__all__ = ["LARGEST_FILE", "add_metadata", "write"]
+__all__ = ["LARGEST_FILE", "InvalidGraphError", "add_metadata", "write"]
 
 LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
 FOR_METADATA = 2**20  # bytes of that, left free for `add_metadata`
+
+
+class InvalidGraphError(ExportError):
+    """A graph is not valid ONNX."""
 
 
 def write(
@@ -40,8 +44,8 @@ def write(
         The size in bytes, of both files if there are two.
 
     Raises:
-        ExportError: If the graph is not valid ONNX, or too large for one file while
-            `external_data` is False.
+        InvalidGraphError: If the graph is not valid ONNX.
+        ExportError: If it is too large for one file while `external_data` is False.
         ExportError: If a file cannot be written, such as on a full disk.
     """
     parts = skeleton(model, metadata or {}, describe_values=describe_values)
@@ -91,7 +95,7 @@ def _check(proto: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
-        raise ExportError(
+        raise InvalidGraphError(
             "export: the graph must be valid ONNX. "
             f"Received: a graph for which onnx.checker says: {str(e).strip().splitlines()[0]} "
             "Please report this with the model's architecture."

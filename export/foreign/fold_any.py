@@ -35,7 +35,7 @@ from .origin import invalid_model
 from .whole import refusals_in, refusals_in_functions, why_whole
 from .working_copy import WorkingCopy
 
-__all__ = ["fold_batch_norms", "fold_opened"]
+__all__ = ["fold_batch_norms", "fold_opened", "why_invalid"]
 
 
 @overload
@@ -182,11 +182,19 @@ def _tidy(model: ir.Model) -> bool:
     return shorter
 
 
-def _what_is_wrong(opened: Opened, error: Exception) -> str:
-    """Say in words what is wrong with a model: as `onnx.checker` does, if it finds something."""
+def why_invalid(opened: Opened) -> str | None:
+    """Say in words what `onnx.checker` finds wrong with a model; None if it finds nothing."""
     try:
         onnx.checker.check_model(skeleton(opened.model, {}).checked, full_check=True)
     except Exception as e:
         return str(e).strip().splitlines()[0]
+    return None
+
+
+def _what_is_wrong(opened: Opened, error: Exception) -> str:
+    """Say in words what is wrong with a model: as `onnx.checker` does, if it finds something."""
+    found = why_invalid(opened)
+    if found is not None:
+        return found
     place = next(iter(getattr(error, "__notes__", ())), "its operators")
     return f"{place}: sizes, types or attributes do not fit together ({one_line(error)})"

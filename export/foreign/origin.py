@@ -33,5 +33,5 @@ def invalid_model(source: Origin, why: str) -> ExportError:
     """
     return ExportError(
         f"{source.where}: the model must be a whole and valid ONNX model. "
-        f"Received: {source}: {why}. Export or copy it again."
+        f"Received: {source}: {why.rstrip('.')}. Export or copy it again."
     )

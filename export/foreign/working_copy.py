@@ -5,8 +5,8 @@ constant; shapes and dtypes are inferred, from the weights too; each node has a 
 by; and in a file of the IR before version 4, whose every weight had to be listed among the inputs,
 weights are weights (ONNX Runtime does not let a caller replace them there, either).
 
-`WorkingCopy.restored` takes all of it back in the folded graph but the constants, so that nothing
-else in it differs from the original.
+`WorkingCopy.restored` takes all of it back in the folded graph but the constants, and the shapes of
+outputs that have none, so that nothing else in it differs from the original.
 """
 
 from collections.abc import Iterator
@@ -94,6 +94,7 @@ class WorkingCopy:
 
     def _restore_annotations(self, graph: ir.Graph) -> None:
         before = {str(v.name): (v.type, v.shape) for v in _made_in(self.original.graph)}
+        inferred = [value.shape for value in graph.outputs]
         for value in _made_in(graph):
             type_, shape = before.get(str(value.name), (None, None))
             if shape is None or value.shape is None or len(shape) == len(value.shape):
@@ -102,8 +103,10 @@ class WorkingCopy:
         for value in graph.inputs:
             other = inputs[value.name]
             value.type, value.shape = other.type, other.shape
-        for value, other in zip(graph.outputs, self.original.graph.outputs, strict=True):
-            value.type, value.shape = other.type, other.shape
+        outputs = zip(graph.outputs, self.original.graph.outputs, inferred, strict=True)
+        for value, other, shape in outputs:
+            value.type = other.type
+            value.shape = shape if other.shape is None else other.shape  # onnx.checker wants one
 
 
 def _tell_shapes(model: ir.Model) -> bool:

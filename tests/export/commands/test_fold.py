@@ -257,6 +257,27 @@ def test_model_that_the_checker_refuses_is_not_copied(tmp_path):
     assert not out.exists()
 
 
+def test_outputs_without_a_shape_get_theirs(path, tmp_path, x):
+    """ONNX Runtime takes them, and writes them itself; onnx.checker does not."""
+    proto = onnx.load(path)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(proto, path)
+    fold(path, tmp_path / "out.onnx")
+    onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
+    assert_close(run(tmp_path / "out.onnx", x), run(path, x))
+
+
+def test_shapes_that_contradict_each_other_are_told_of_the_file_that_has_them(path, tmp_path):
+    proto = onnx.load(path)
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 6
+    onnx.save(proto, path)
+    with pytest.raises(
+        ExportError, match=r"^fold: the model must be .*'.*in\.onnx': .*\(5\) vs \(6\)"
+    ):
+        fold(path, tmp_path / "out.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["in.onnx"]
+
+
 def test_command_needs_no_tensorflow_and_tells_a_mistake_in_one_line(path, tmp_path):
     code = (
         "import sys; sys.argv = ['keras-bn', 'fold', *sys.argv[1:]]\n"

@@ -77,7 +77,10 @@ def test_what_is_behind_an_unknown_shape_folds(name, opset):
     assert not kinds & {"BatchNormalization", "Add", "Mul"}
     assert len(result.graph.value_info) == 0
     assert list(result.graph.input) == list(proto.graph.input)
-    assert list(result.graph.output) == list(proto.graph.output)
+    for found, given in zip(result.graph.output, proto.graph.output, strict=True):
+        if not given.type.tensor_type.HasField("shape"):  # it has the one that was found
+            found.type.tensor_type.ClearField("shape")
+        assert found == given
 
 
 def test_what_nothing_tells_stays_unknown():
