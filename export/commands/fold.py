@@ -106,7 +106,9 @@ class _Done:
         return {**content, **self.report.to_dict()}
 
     def show(self, console: "Console") -> None:
-        print_text(f"{self.report.table()}\n{self._end()}", console)
+        notes = () if self.parity is None else self.parity.notes
+        lines = [self.report.table(), self._end(), *(f"note: {note}" for note in notes)]
+        print_text("\n".join(lines), console)
         if self.latency is not None:
             from .print_latency import print_latency
 

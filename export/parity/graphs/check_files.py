@@ -31,6 +31,7 @@ from ..samples.kinds import (
     drawn_for,
     require_finite,
 )
+from .caveats import caveats
 from .draws import distributions_of_graph, inputs_of
 from .first_difference import first_difference
 from .float64 import Arrays
@@ -80,6 +81,7 @@ def check_files(
         Side(first, "the first file", "the samples"),
         Side(second, "the second file", "the first file"),
     ]
+    known = list(caveats(sides[0].proto, sides[1].proto))
     _watch_behind_gates(*sides)
     specs = inputs_of(sides[0].proto, input_shapes, told=True)
     names = [spec.name for spec in specs]
@@ -130,7 +132,7 @@ def check_files(
         ),
         drawn,
         tuple(rows),
-        notes=(*more, *notes),
+        notes=(*known, *more, *notes),
         fault=fault,
         versions=versions(OF_ONNX),
     )

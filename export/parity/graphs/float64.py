@@ -23,7 +23,7 @@ from ..measure import scale_of
 from .widening import widened, widened_array
 from .windows import average_pool, conv, conv_transpose
 
-__all__ = ["Float64Graph", "NoTruthError", "Noise"]
+__all__ = ["STANDARD", "Float64Graph", "NoTruthError", "Noise"]
 
 SAME = 1e-3  # of the scale: what a stand-in and ONNX Runtime in float32 may differ by
 STANDARD = ("", "ai.onnx")

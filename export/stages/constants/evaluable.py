@@ -17,7 +17,7 @@ from ...graph.exact import FLOATING
 from ...graph.operators import is_onnx
 from .evaluation import ARITHMETIC, evaluate
 
-__all__ = ["LARGEST_GROWN", "evaluate_if_constant", "read_by"]
+__all__ = ["LARGEST_GROWN", "RANDOM", "evaluate_if_constant", "read_by"]
 
 Constants = Mapping[ir.Value, ir.TensorProtocol]
 

@@ -257,6 +257,17 @@ def test_model_that_the_checker_refuses_is_not_copied(tmp_path):
     assert not out.exists()
 
 
+def test_what_the_proof_rests_on_is_told(path, tmp_path):
+    proto = onnx.load(path)
+    proto.graph.node[-1].output[0] = "before"
+    proto.graph.node.append(onnx.helper.make_node("RandomNormalLike", ["before"], ["noise"]))
+    proto.graph.node.append(onnx.helper.make_node("Add", ["before", "noise"], ["y"]))
+    onnx.save(proto, path)
+    last = fold(path, tmp_path / "out.onnx").splitlines()[-1]
+    assert last.startswith("note: ")
+    assert "random numbers" in fold(path, tmp_path / "out.onnx")
+
+
 def test_outputs_without_a_shape_get_theirs(path, tmp_path, x):
     """ONNX Runtime takes them, and writes them itself; onnx.checker does not."""
     proto = onnx.load(path)
