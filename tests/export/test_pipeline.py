@@ -105,8 +105,8 @@ def test_shared_layer_is_folded_on_each_path(tmp_path, randomised):
 
 
 def test_file_that_does_not_agree_is_not_written(small_model, tmp_path, monkeypatch):
-    def broken(model):
-        folded, report = fold(model)
+    def broken(model, **options):
+        folded, report = fold(model, **options)
         value = folded.graph.initializers["conv/kernel"]
         value.const_value = type(value.const_value)(value.const_value.exact * 1.01, value.dtype)
         return folded, report

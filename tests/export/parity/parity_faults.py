@@ -114,9 +114,9 @@ def mean_for_beta(model, path, rng):
     return layer.path
 
 
-def wrong_fold(model):
+def wrong_fold(model, **options):
     """Fold as the export does, but for the weight of a layer called "depthwise"."""
-    folded, report = fold(model)
+    folded, report = fold(model, **options)
     value = folded.graph.initializers["depthwise/kernel"]
     value.const_value = type(value.const_value)(value.const_value.exact * 1.01, value.dtype)
     return folded, report

@@ -365,7 +365,7 @@ def test_row_of_a_table_that_no_sample_reads_is_found(path, randomised):
 
 
 def test_file_is_not_judged_by_a_stage_in_the_middle(small_model, files, monkeypatch):
-    def broken(model):
+    def broken(model, **_):
         raise ExportError("export: no fold today.")
 
     monkeypatch.setattr(conversion, "fold", broken)

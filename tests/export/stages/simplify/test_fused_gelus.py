@@ -1,9 +1,11 @@
 """GELUs in pieces stay as ONNX Runtime finds them: it runs them as one operator."""
 
+import keras
 import numpy as np
+import onnx
 import pytest
 
-from keras_bn.export import Reason, fold_batch_norms
+from keras_bn.export import Reason, export_onnx, fold_batch_norms
 from tests.export.foreign.test_foreign_runtime_traps import optimised
 from tests.export.foreign_graphs import foreign, outputs
 from tests.tolerances import assert_close
@@ -64,3 +66,13 @@ def test_what_onnxruntime_does_not_find_is_folded(form, tmp_path):
     result, report = fold_batch_norms(proto)
     assert len(result.graph.node) < len(proto.graph.node) - 1
     assert Reason.FUSED not in {refusal.reason for refusal in report.refusals}
+
+
+def test_the_approximate_gelu_of_a_keras_model_is_found(tmp_path):
+    x = keras.Input((6, 6, 3), name="x")
+    y = keras.layers.Conv2D(8, 1, name="conv")(x)
+    y = keras.layers.Conv2D(4, 1, name="last")(keras.ops.gelu(y, approximate=True))
+    report = export_onnx(keras.Model(x, y), tmp_path / "model.onnx")
+    assert report.parity.passed
+    kinds, _ = optimised(onnx.load(tmp_path / "model.onnx"), tmp_path / "optimised.onnx")
+    assert "FastGelu" in kinds
