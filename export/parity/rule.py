@@ -39,7 +39,13 @@ __all__ = ["FLOAT64", "FLOOR", "MULTIPLE", "TRUTHS", "bad_channel", "compare", "
 
 FLOAT64 = "float64"  # what a reference is called that is the truth
 # And one that is the truth but where Keras runs over, in which it is to be followed.
-TRUTHS = (FLOAT64, "float64; Keras itself where that is not finite and float64 is")
+TRUTHS = (
+    FLOAT64,
+    *(
+        f"float64; {own} itself where that is not finite and float64 is"
+        for own in ("Keras", "the first file")
+    ),
+)
 
 MULTIPLE, FLOOR = 4.0, 16.0
 RMS_MULTIPLE, RMS_FLOOR = 4.0, 4.0

@@ -34,6 +34,7 @@ LEVELS = (
     onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 )
 
+KERAS_MODEL = "the Keras model"  # what a file is compared with, unless it is another file
 Samples = list[np.ndarray]  # one array for each input or output
 
 Run = Callable[[Samples], Samples]
@@ -94,7 +95,7 @@ class OnnxRuntime:
         folder: Path | None = None,
         threads: int = 1,
         name: str = "MODEL.onnx",
-        like: str = "the Keras model",
+        like: str = KERAS_MODEL,
     ) -> None:
         self._name, self._like = name, like
         try:
@@ -103,8 +104,10 @@ class OnnxRuntime:
             received = "a graph" if isinstance(source, bytes) else repr(str(source))
             advice = ""
             if "NOT_IMPLEMENTED" in str(e):  # such as a Conv in float64
-                advice = ". It lacks that operator in that dtype: build the model in float32, or "
-                advice += "export it with `precision='float32'`"
+                advice = ". It lacks that operator in that dtype"
+                if like == KERAS_MODEL:
+                    advice += ": build the model in float32, or export it with "
+                    advice += "`precision='float32'`"
             raise ExportError(
                 f"check: {name} must be a file that ONNX Runtime loads. "
                 f"Received: {received}: {one_line(e)}{advice}"
@@ -152,10 +155,12 @@ class OnnxRuntime:
                 ) from e
             for name, result in zip(outputs, results, strict=True):
                 if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiub":
+                    advice = " Is it an export of another model?"
                     raise ExportError(
                         f"check: the outputs of {self._name} must be tensors of numbers. "
                         f"Received: {name!r}, of {type(result).__name__} with "
-                        f"{getattr(result, 'dtype', 'no dtype')}. Is it an export of another model?"
+                        f"{getattr(result, 'dtype', 'no dtype')}."
+                        f"{advice if self._like == KERAS_MODEL else ''}"
                     )
             return [
                 np.moveaxis(result, 1, -1) if name in self._outputs_second else result
@@ -170,7 +175,7 @@ def require_as_many(
     wanted: list[str],
     found: list[str],
     name: str = "MODEL.onnx",
-    like: str = "the Keras model",
+    like: str = KERAS_MODEL,
 ) -> None:
     """Raise `ExportError` unless a file has as many inputs, or outputs, as another."""
     if len(found) != len(wanted):

@@ -190,6 +190,25 @@ def test_other_names_stand_in_order():
     assert check_files(model, parse("g (float[N] a) => (float[N] b) { b = Relu(a) }")).passed
 
 
+def test_advice_for_keras_models_is_not_given_on_files():
+    of_float64 = parse("g (double[N,1,4,4] x, double[1,1,2,2] w) => (double[N,1,3,3] y)"
+                       "{ y = Conv(x, w) }")  # fmt: skip
+    with pytest.raises(ExportError, match=r"It lacks that operator in that dtype$"):
+        check_files(of_float64, of_float64)
+    parts = parse("g (float[N] x) => (seq(float[M]) y) { y = SequenceConstruct(x) }")
+    with pytest.raises(ExportError, match=r"of list with no dtype\.$"):
+        check_files(parts, parts)
+
+
+def test_where_the_first_file_overflows_it_is_the_truth_itself():
+    model = parse("g (float[N,64] x) => (float[N,64] y) <float k = {30}>"
+                  "{ a = Mul(x, k) y = Exp(a) }")  # fmt: skip
+    report = check_files(model, model)
+    assert report.passed
+    assert any("the first file itself where" in row.reference for row in report.outputs)
+    assert not any("Keras" in row.reference for row in report.outputs)
+
+
 def test_operator_that_onnx_runtime_lacks_is_one_error():
     model = parse("g (float[N] x) => (float[N] y) { y = acme.Own(x) }", more=', "acme": 1')
     with pytest.raises(ExportError, match="must be a file that ONNX Runtime loads"):
