@@ -24,7 +24,7 @@ from ..stages.folding.report import Fold, FoldReport
 from ..stages.folding.savings import saved_by
 from ..stages.folding.tensors import name_of
 from ..stages.simplify.editor import Editor
-from ..stages.simplify.fused_gelus import fused_gelus
+from ..stages.simplify.fused import fused
 from ..stages.simplify.gated_sum import clamp_gated_sums
 from ..stages.simplify.hard_sigmoid import Written, hard_sigmoids
 from ..stages.simplify.pairs import cancel_pairs
@@ -141,7 +141,7 @@ def fold_opened(opened: Opened, *, freeze: bool = False) -> tuple[ir.Model | Non
         clamps = [
             clamp for graph in graphs for clamp in hard_sigmoids(Editor(graph, known_shapes(graph)))
         ]
-        folded, report = fold(work.model, kept_in=fused_gelus)
+        folded, report = fold(work.model, kept_in=fused)
         shorter = _tidy(folded)
         folds = (*(row for clamp in clamps for row in _rows(clamp)), *report.folds)
         result = work.restored(folded) if folds or clamps or shorter or work.frozen else None

@@ -27,7 +27,7 @@ from .folding.report import FoldReport
 from .layout.transposes import cancel_transposes
 from .precision.report import Precision, PrecisionReport
 from .precision.set_precision import set_precision
-from .simplify.fused_gelus import fused_gelus
+from .simplify.fused import fused
 from .simplify.simplify import keep_half_loadable, simplify
 from .tracing.trace import trace
 
@@ -91,7 +91,7 @@ def convert(
     graph = timed("simplify", simplify, graph)
     name_after_layers(graph.graph)
     yield Converted("layout", graph, folded, placed)
-    graph, folded = timed("fold", fold, graph, kept_in=fused_gelus)
+    graph, folded = timed("fold", fold, graph, kept_in=fused)
     graph = timed("simplify", simplify, graph)  # a Mul may have stood behind a Pad
     folded = _renamed(folded, name_after_layers(graph.graph))
     yield Converted("folding", graph, folded, placed)
