@@ -79,8 +79,8 @@ def _values(
     if value is None or value is x:
         return None if value is None else POINTS
     if is_constant(value):
-        numbers = exact(value)
-        return numbers.reshape(-1) if numbers.size == 1 else None
+        tensor = value.const_value
+        return exact(value).ravel() if tensor is not None and tensor.size == 1 else None
     node = value.producer()
     operator = OPERATORS.get(node.op_type) if node is not None and is_standard(node) else None
     if node is None or operator is None or not depth or node.inputs[0] is node.inputs[1]:

@@ -59,7 +59,10 @@ def _mean_of(editor: Editor, value: ir.Value | None) -> ir.Value | None:
 
 
 def _is_number(value: ir.Value | None, number: float) -> bool:
-    return value is not None and is_constant(value) and exact(value).ravel().tolist() == [number]
+    tensor = value.const_value if value is not None and is_constant(value) else None
+    if value is None or tensor is None or tensor.size != 1:
+        return False
+    return bool(exact(value) == number)
 
 
 def _same(one: ir.Value | None, other: ir.Value) -> bool:
