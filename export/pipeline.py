@@ -73,8 +73,8 @@ def export_onnx(
         inputs_as_nchw: Name or names of inputs whose channels, last in Keras, are at axis 1 in the
             file.
         outputs_as_nchw: Likewise of outputs.
-        external_data: Whether the weights go to a file of their own beside `path`. None: where one
-            file cannot hold them.
+        external_data: Whether weights of 1 kB and more go to a file of their own beside `path`.
+            None: where one file cannot hold them.
         check: Compare with ONNX Runtime before the file is put in place. False skips the proof.
 
     Returns:

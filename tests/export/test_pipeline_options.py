@@ -103,15 +103,18 @@ def test_other_precision_is_refused(small_model, tmp_path, precision):
         export_onnx(small_model, tmp_path / "model.onnx", precision=precision)
 
 
-def test_weights_in_a_file_of_their_own(small_model, rng, tmp_path):
+@pytest.mark.parametrize(("units", "files"), [(3, 0), (300, 1)], ids=["all small", "one large"])
+def test_weights_in_a_file_of_their_own(units, files, rng, tmp_path):
+    x = keras.Input((8,), name="x")
+    model = keras.Model(x, keras.layers.Dense(units)(x))
     path = tmp_path / "model.onnx"
-    report = export_onnx(small_model, path, external_data=True)
+    report = export_onnx(model, path, external_data=True)
     assert report.parity.passed
     others = [other for other in tmp_path.iterdir() if other != path]
-    assert len(others) == 1
+    assert len(others) == files
     assert report.bytes == sum(p.stat().st_size for p in (path, *others))
-    x = rng.normal(size=(2, 6, 6, 3)).astype(np.float32)
-    assert_close(run(path, image=x)[0], small_model(x, training=False))
+    values = rng.normal(size=(2, 8)).astype(np.float32)
+    assert_close(run(path, x=values)[0], model(values, training=False))
 
 
 def test_file_says_what_it_is(small_model, tmp_path):
