@@ -130,14 +130,20 @@ def _input(value: onnx.ValueInfoProto, wanted: Sequence[int] | None) -> GraphInp
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(type_.elem_type))
     except (KeyError, TypeError):
         dtype = np.dtype(object)
-    if dtype.kind not in "fiub" or not type_.HasField("shape"):
+    if dtype.kind not in "fiub":
         raise ExportError(
-            f"check: input {value.name!r} must be a tensor of numbers of known rank to be drawn. "
+            f"check: input {value.name!r} must be a tensor of numbers that NumPy's files hold. "
             f"Received: {'a tensor' if value.type.HasField('tensor_type') else 'another type'} of "
-            f"{dtype.name}. Give samples by --input."
+            f"{dtype.name}. Cast it in the file from float32 or int64."
+        )
+    if not type_.HasField("shape") and wanted is None:
+        raise ExportError(
+            f"check: input {value.name!r} must be of known rank. Received: an input without a "
+            f"shape. Give its sizes, and no samples: --input-shape {value.name}=1x3x224x224."
         )
     # Paddle's exporter writes -1 for a size that is free.
     sizes = [d.dim_value if d.HasField("dim_value") else -1 for d in type_.shape.dim]
+    sizes = sizes if type_.HasField("shape") else [-1] * len(wanted or ())
     shape = tuple(None if size < 0 else size for size in sizes)
     if wanted is not None:
         fits = len(wanted) == len(shape) and all(

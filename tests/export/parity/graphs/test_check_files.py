@@ -270,6 +270,22 @@ def test_table_without_rows_is_one_error():
         check_files(model, model)
 
 
+def test_input_without_a_shape_takes_the_sizes_that_are_asked_for():
+    proto = parse("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    with pytest.raises(ExportError, match=r"an input without a shape.*--input-shape x="):
+        check_files(proto, proto)
+    report = check_files(proto, proto, input_shapes={"x": (3, 4)})
+    assert (report.passed, report.outputs[0].samples) == (True, 9)
+
+
+def test_input_of_a_dtype_that_numpy_lacks_is_refused():
+    proto = parse("g (bfloat16[N,4] x) => (bfloat16[N,4] y) { y = Identity(x) }")
+    with pytest.raises(ExportError, match=r"Received: a tensor of bfloat16\. Cast it in the file"):
+        check_files(proto, proto)
+
+
 def test_input_that_would_fill_the_memory_is_not_drawn():
     model = parse("g (float[N,1000000000000] x) => (float[N,1000000000000] y) { y = Relu(x) }")
     with pytest.raises(ExportError, match=r"at most 134,217,728 values.*Received: sizes \[10"):
