@@ -92,12 +92,7 @@ class Expected:
         return notes
 
 
-def expected_of(
-    model: keras.Model,
-    signature: Signature,
-    kinds: Kinds,
-    precision: str,
-) -> Expected:
+def expected_of(model: keras.Model, signature: Signature, kinds: Kinds, precision: str) -> Expected:
     """Run Keras on all batches.
 
     Args:
@@ -203,8 +198,8 @@ def judge(
             case.reference,
             truth=case.truth[i],
             own=case.own[i],
-            plain=runs.plain[case.name][places[i]],
-            optimised=runs.optimised[case.name][places[i]],
+            plain=runs.kinds[case.name][0][places[i]],
+            optimised=runs.kinds[case.name][1][places[i]],
             epsilon=expected.epsilon,
             rounded=functools.partial(_rounded, case, i),
             quantised=quantised,

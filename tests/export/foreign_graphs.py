@@ -43,8 +43,10 @@ TENSORFLOW = """
     }"""
 
 
-def foreign(text, opset=13, ir_version=8, imports="", weights=None, weights_as_inputs=False):
-    """Return an `onnx.ModelProto` without any value_info."""
+def foreign(
+    text, opset=13, ir_version=8, imports="", weights=None, weights_as_inputs=False, numbers=None
+):
+    """Return an `onnx.ModelProto` without any value_info; `numbers` are weights that are given."""
     header = f'<ir_version: {ir_version}, opset_import: ["" : {opset}{imports}]>'
     proto = onnx.parser.parse_model(header + text)
     rng = np.random.default_rng(0)
@@ -57,6 +59,10 @@ def foreign(text, opset=13, ir_version=8, imports="", weights=None, weights_as_i
             if weights_as_inputs:
                 value = onnx.helper.make_tensor_value_info(name, 1, shape)
                 proto.graph.input.append(value)
+    for name, number in (numbers or {}).items():
+        if name in read:
+            scalar = np.array(number, np.float32)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(scalar, name))
     del proto.graph.value_info[:]
     return proto
 

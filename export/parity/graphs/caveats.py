@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import onnx
 from onnx import numpy_helper
 
+from ...graph.operators import STANDARD
 from ...runtime.session import by_position
 from ...stages.constants.evaluable import RANDOM
-from .float64 import STANDARD
+from .float64 import fed_inputs
 
 __all__ = ["caveats"]
 
@@ -19,10 +20,12 @@ def caveats(first: onnx.ModelProto, second: onnx.ModelProto) -> Iterator[str]:
         first: What the other is compared with.
         second: What is judged, with as many inputs and outputs.
     """
-    for what, names, there in (
-        ("inputs", _inputs(first), _inputs(second)),
-        ("outputs", _outputs(first), _outputs(second)),
+    graphs = first.graph, second.graph
+    for what, values in (
+        ("inputs", [fed_inputs(graph) for graph in graphs]),
+        ("outputs", [graph.output for graph in graphs]),
     ):
+        names, there = ([value.name for value in of_one] for of_one in values)
         called = by_position(names, there)
         if called != names:
             yield (
@@ -36,15 +39,6 @@ def caveats(first: onnx.ModelProto, second: onnx.ModelProto) -> Iterator[str]:
             f"the first file draws random numbers, others in each run ({', '.join(random)}): what "
             "depends on them shows no fault that is smaller than they are"
         )
-
-
-def _inputs(proto: onnx.ModelProto) -> list[str]:
-    constant = {tensor.name for tensor in proto.graph.initializer}
-    return [value.name for value in proto.graph.input if value.name not in constant]
-
-
-def _outputs(proto: onnx.ModelProto) -> list[str]:
-    return [value.name for value in proto.graph.output]
 
 
 def _draws(proto: onnx.ModelProto, node: onnx.NodeProto) -> bool:

@@ -27,6 +27,7 @@ from ..samples.kinds import (
     Drawn,
     NothingFiniteError,
     UnfitSizesError,
+    by_kind,
     draw_kinds,
     drawn_for,
     require_finite,
@@ -196,9 +197,7 @@ def _judged(
     bits: str,
 ) -> tuple[list[OutputParity], list[str]]:
     """Run both files on every kind of inputs; return how the second compares, and notes."""
-    kinds: dict[str, list[Samples]] = {}
-    for batch in batches:
-        kinds.setdefault(batch.case, []).append(batch.arrays)
+    kinds = by_kind(batches)
     rows, notes = [], []
     for provider in providers:
         first, second = (

@@ -20,6 +20,7 @@ from ...graph.onnx_inference import infer_shapes
 from ...stages.constants.evaluate import evaluate_constants
 from ...stages.simplify.told_shapes import tell_shapes
 from ..samples.distribution import Distribution, require_limits, uniform
+from .float64 import fed_inputs
 
 __all__ = ["GraphInput", "distributions_of_graph", "inputs_of"]
 
@@ -85,8 +86,7 @@ def inputs_of(
         ExportError: If `shapes` names no input, or does not fit one.
         ExportError: If an input holds no numbers.
     """
-    constant = {tensor.name for tensor in proto.graph.initializer}
-    values = [value for value in proto.graph.input if value.name not in constant]
+    values = fed_inputs(proto.graph)
     names, shapes = [value.name for value in values], shapes or {}
     for name in shapes:
         if name not in names:

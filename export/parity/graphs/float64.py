@@ -18,15 +18,15 @@ from onnx import helper, inliner
 from onnx.reference import ReferenceEvaluator
 
 from ...errors import ExportError, one_line
+from ...graph.operators import STANDARD
 from ...runtime.session import LEVELS, open_session
 from ..measure import scale_of
 from .widening import widened, widened_array
 from .windows import average_pool, conv, conv_transpose
 
-__all__ = ["STANDARD", "Float64Graph", "NoTruthError", "Noise"]
+__all__ = ["Float64Graph", "NoTruthError", "Noise", "fed_inputs"]
 
 SAME = 1e-3  # of the scale: what a stand-in and ONNX Runtime in float32 may differ by
-STANDARD = ("", "ai.onnx")
 
 Arrays = dict[str, np.ndarray]
 # Takes an operator and what it reads, which it may change.
@@ -37,6 +37,12 @@ Noise = Callable[[onnx.NodeProto, list[np.ndarray | None], list[np.ndarray]], li
 
 class NoTruthError(ExportError):
     """A graph cannot be computed in float64; the text says which operator cannot."""
+
+
+def fed_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that must be given: those without a constant for when they are not."""
+    constant = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constant]
 
 
 class Float64Graph:
@@ -59,7 +65,7 @@ class Float64Graph:
             tensor.name: widened_array(onnx.numpy_helper.to_array(tensor))
             for tensor in graph.initializer
         }
-        self.inputs = [value.name for value in graph.input if value.name not in self.weights]
+        self.inputs = [value.name for value in fed_inputs(graph)]
         self.outputs = [value.name for value in graph.output]
         self._operators = [_Operator(node, proto) for node in graph.node]
         self._last: dict[str, int] = {}

@@ -7,7 +7,9 @@ import onnx
 import onnx_ir as ir
 
 from ...foreign.opening import open_model
-from ...runtime.session import LEVELS, OnnxRuntime, Samples, run_batches, with_outputs
+from ...runtime.session import LEVELS, OnnxRuntime, Samples, with_outputs
+from ..file_runs import run_at_levels
+from ..samples.kinds import Kinds
 from .float64 import Arrays
 
 __all__ = ["OnnxSource", "Side"]
@@ -60,25 +62,15 @@ class Side:
         return dict(zip(names, run(list(inputs.values())), strict=True))
 
     def outputs(
-        self, names: list[str], wanted: list[str], kinds: dict[str, list[Samples]], provider: str
+        self, names: list[str], wanted: list[str], kinds: Kinds, provider: str
     ) -> dict[str, list[Samples]]:
-        """Run every kind of inputs.
+        """Run every kind of inputs, as `run_at_levels` does.
 
         Args:
             names: Names of the inputs, in the order of the arrays.
             wanted: Names of the outputs.
             kinds: The batches, by kind.
             provider: ONNX Runtime's execution provider.
-
-        Returns:
-            For each kind the outputs, all batches joined, at each of `LEVELS`.
         """
-        found: dict[str, list[Samples]] = {kind: [] for kind in kinds}
-        for level in LEVELS:
-            runtime = self.runtime(level, provider)
-            runtime.require_interface(names, wanted)
-            run = runtime.runner(names, wanted)
-            for kind, batches in kinds.items():
-                found[kind].append(run_batches(run, batches))
-            del run, runtime  # one session's memory at a time
-        return found
+        runs = run_at_levels(lambda at: self.runtime(at, provider), names, kinds, wanted)
+        return runs.kinds

@@ -135,7 +135,7 @@ def draw_kinds(
     return batches, drawn, notes
 
 
-def by_kind(batches: Iterable[Batch], precision: str) -> Kinds:
+def by_kind(batches: Iterable[Batch], precision: str = "keep") -> Kinds:
     """Return batches by kind; float64 numbers as a file in float32 takes them, all else as it is.
 
     Args:

@@ -53,6 +53,11 @@ class Editor:
         """Say whether one node reads a value, once, and nobody else does."""
         return len(value.uses()) == 1 and not value.is_graph_output()
 
+    def only_reader(self, node: ir.Node) -> ir.Node | None:
+        """Return the node that alone reads the output of another, once."""
+        output = node.outputs[0]
+        return next(iter(output.uses())).node if self.is_read_once(output) else None
+
     def bypass(self, node: ir.Node, source: ir.Value) -> bool:
         """Let everyone read `source` instead of a node's output, which equals it.
 

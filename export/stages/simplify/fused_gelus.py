@@ -10,6 +10,7 @@ pieces, which take up to 1.35 times as long (1.32, between two convolutions). fl
 """
 
 import math
+from typing import TypeGuard
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +19,6 @@ from ...graph.exact import exact, is_constant
 from ...graph.operators import is_standard
 from .editor import Editor
 from .scalar_maps import ScalarMap, ScalarMaps
-from .shapes.inference import known_shapes
 
 __all__ = ["fused_gelus"]
 
@@ -37,9 +37,8 @@ OPERATORS: dict[str, np.ufunc] = {
 }
 
 
-def fused_gelus(graph: ir.Graph) -> frozenset[ir.Node]:
+def fused_gelus(editor: Editor) -> frozenset[ir.Node]:
     """Return the nodes of all GELUs in a graph that ONNX Runtime would take for one operator."""
-    editor = Editor(graph, known_shapes(graph))
     maps = ScalarMaps(editor)
     return frozenset(node for f in editor.nodes(*INSIDE) for node in _gelu_around(maps, f))
 
@@ -47,17 +46,17 @@ def fused_gelus(graph: ir.Graph) -> frozenset[ir.Node]:
 def _gelu_around(maps: ScalarMaps, f: ir.Node) -> set[ir.Node]:
     """Return the nodes of the GELU that a node is the erf or tanh of; none if it is of none."""
     one = maps.below(f)
-    product = maps.only_reader(one.node) if one is not None else None
+    product = maps.editor.only_reader(one.node) if one is not None else None
     if one is None or product is None or (one.factor, one.offset) != (1, 1):
         return set()
     if product.op_type != "Mul" or not is_standard(product):
         return set()
     (other,) = (value for value in product.inputs if value is not one.node.outputs[0])
     half = maps.above(other) if other is not None else None
-    x = half.x if _is_half(half) and half is not None else other
+    x = half.x if _is_half(half) else other
     if x is other and f.op_type == "Erf":
         half = maps.below(product)
-    if half is None or not _is_half(half):
+    if not _is_half(half):
         return set()
     inside: set[ir.Node] = set()
     values = _values(f.inputs[0], x, inside, DEEPEST)
@@ -68,7 +67,7 @@ def _gelu_around(maps: ScalarMaps, f: ir.Node) -> set[ir.Node]:
     return {f, one.node, product, half.node, *inside}
 
 
-def _is_half(step: ScalarMap | None) -> bool:
+def _is_half(step: ScalarMap | None) -> TypeGuard[ScalarMap]:
     return step is not None and not step.is_clamp and (step.factor, step.offset) == (0.5, 0)
 
 

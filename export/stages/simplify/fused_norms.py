@@ -13,14 +13,12 @@ import onnx_ir as ir
 from ...graph.exact import exact, is_constant
 from ...graph.operators import is_standard
 from .editor import Editor
-from .shapes.inference import known_shapes
 
 __all__ = ["fused_norms"]
 
 
-def fused_norms(graph: ir.Graph) -> frozenset[ir.Node]:
+def fused_norms(editor: Editor) -> frozenset[ir.Node]:
     """Return gamma and beta of all norms in a graph that ONNX Runtime would compute as one."""
-    editor = Editor(graph, known_shapes(graph))
     return frozenset(node for div in editor.nodes("Div") for node in _affine_of(editor, div))
 
 
@@ -74,13 +72,15 @@ def _same(one: ir.Value | None, other: ir.Value) -> bool:
 
 def _reader(editor: Editor, node: ir.Node, op_type: str) -> ir.Node | None:
     """Return the one that alone reads a node, of this type and with a constant of rank 1."""
-    output = node.outputs[0]
-    if not editor.is_read_once(output):
+    reader = editor.only_reader(node)
+    if (
+        reader is None
+        or reader.op_type != op_type
+        or not is_standard(reader)
+        or reader.graph is not node.graph
+    ):
         return None
-    reader = next(iter(output.uses())).node
-    if reader.op_type != op_type or not is_standard(reader) or reader.graph is not node.graph:
-        return None
-    (other,) = (value for value in reader.inputs if value is not output)
+    (other,) = (value for value in reader.inputs if value is not node.outputs[0])
     if other is None or not is_constant(other) or other.const_value is None:
         return None
     return reader if len(other.const_value.shape) == 1 else None

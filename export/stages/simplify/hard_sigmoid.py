@@ -151,7 +151,7 @@ def _row(maps: ScalarMaps, node: ir.Node) -> _Row | None:
 
 def _with_product(maps: ScalarMaps, row: _Row) -> _Row | None:
     """Return the row with the factors around a product, if they make its bounds 0 and 1."""
-    product = maps.only_reader(row.nodes[-1])
+    product = maps.editor.only_reader(row.nodes[-1])
     if product is None or product.op_type != "Mul" or not is_standard(product):
         return None
     behind = list(itertools.takewhile(_is_factor, _affine_below(maps, product)))

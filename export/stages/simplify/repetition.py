@@ -35,10 +35,10 @@ def merge_repetitions(editor: Editor) -> bool:
 
 def _tile_to_resize(editor: Editor, tile: ir.Node) -> bool:
     before = editor.producer(tile.inputs[0], *RESHAPING)
-    output = tile.outputs[0]
-    if before is None or not editor.is_read_once(output):
+    reader = editor.only_reader(tile)
+    if before is None or reader is None:
         return False
-    after = editor.producer(next(iter(output.uses())).node.outputs[0], *RESHAPING)
+    after = editor.producer(reader.outputs[0], *RESHAPING)
     x, repeats = before.inputs[0], editor.known.constant_integers(tile.inputs[1])
     shape, spread = editor.known.shape(x), editor.known.shape(tile.inputs[0])
     if after is None or x is None or repeats is None or shape is None or spread is None:

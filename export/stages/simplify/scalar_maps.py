@@ -41,10 +41,14 @@ class ScalarMap(NamedTuple):
 
 
 class ScalarMaps:
-    """Finds such nodes in a graph, and their neighbours where nobody else reads what is between."""
+    """Finds such nodes in a graph, and their neighbours where nobody else reads what is between.
+
+    Attributes:
+        editor: The graph.
+    """
 
     def __init__(self, editor: Editor) -> None:
-        self._editor = editor
+        self.editor = editor
         self._numbers: dict[ir.Value, float | None] = {}
 
     def of(self, node: ir.Node | None) -> ScalarMap | None:
@@ -57,7 +61,7 @@ class ScalarMaps:
             for value, number in zip(node.inputs, numbers, strict=True)
             if value is not None and number is None
         ]
-        if len(varying) != 1 or node.graph is not self._editor.graph:
+        if len(varying) != 1 or node.graph is not self.editor.graph:
             return None
         x = varying[0]
         if any(value.dtype is not ir.DataType.FLOAT for value in (x, node.outputs[0])):
@@ -66,16 +70,11 @@ class ScalarMaps:
 
     def above(self, value: ir.Value) -> ScalarMap | None:
         """Return the map that makes a value, if one node alone reads that."""
-        return self.of(value.producer()) if self._editor.is_read_once(value) else None
+        return self.of(value.producer()) if self.editor.is_read_once(value) else None
 
     def below(self, node: ir.Node) -> ScalarMap | None:
         """Return the map that alone reads a node's output."""
-        return self.of(self.only_reader(node))
-
-    def only_reader(self, node: ir.Node) -> ir.Node | None:
-        """Return the node that alone reads the output of another."""
-        output = node.outputs[0]
-        return next(iter(output.uses())).node if self._editor.is_read_once(output) else None
+        return self.of(self.editor.only_reader(node))
 
     def _number(self, value: ir.Value | None) -> float | None:
         if value is None or not is_constant(value):
@@ -86,7 +85,7 @@ class ScalarMaps:
 
     def _keeps_shape(self, node: ir.Node, x: ir.Value) -> bool:
         """Say whether the numbers of a node broadcast to x, and x to none of them."""
-        shape = self._editor.known.shape(x) or ()
+        shape = self.editor.known.shape(x) or ()
         for value in node.inputs:
             if value is None or value is x:
                 continue

@@ -132,11 +132,10 @@ def drop_flattening(editor: Editor) -> bool:
     """Multiply by a matrix without joining the other axes first and parting them again."""
     changed = False
     for matmul in editor.nodes("MatMul"):
-        joined, output = matmul.inputs[0], matmul.outputs[0]
+        joined, after = matmul.inputs[0], editor.only_reader(matmul)
         before = editor.producer(joined, "Reshape", "Flatten")
-        if before is None or not editor.is_read_once(output):
+        if before is None or after is None:
             continue
-        after = next(iter(output.uses())).node
         if editor.producer(after.outputs[0], "Reshape") is None:
             continue
         x, shape = before.inputs[0], editor.known.shape(before.inputs[0])

@@ -37,12 +37,7 @@ def network(gelu):
     """A GELU between two convolutions, and a batch norm behind those."""
     text = f"""g (float[N,3,6,6] x) => (float[N,4,6,6] y) {{
         c = Conv(x, k) {gelu} z = Conv(y0, q) y = BatchNormalization(z, g, b, m, v) }}"""
-    weights = dict.fromkeys(NUMBERS, ()) | WEIGHTS
-    proto = foreign(text, 17, weights=weights)
-    for tensor in proto.graph.initializer:
-        if tensor.name in NUMBERS:
-            tensor.raw_data = np.float32(NUMBERS[tensor.name]).tobytes()
-    return proto
+    return foreign(text, 17, weights=WEIGHTS, numbers=NUMBERS)
 
 
 @pytest.mark.parametrize("form", FOUND)

@@ -39,13 +39,8 @@ OTHERS = {
 
 def network(nodes):
     weights = {"g": (8,), "b": (8,), "w": (8, 4), "g3": (1, 1, 8)}
-    numbers = {"two": 2, "small": 1e-5}
     text = f"g (float[N,5,8] x) => (float[N,5,4] y) {{ {nodes} }}"
-    proto = foreign(text, 16, weights=weights | dict.fromkeys(numbers, ()))
-    for tensor in proto.graph.initializer:
-        if tensor.name in numbers:
-            tensor.raw_data = np.float32(numbers[tensor.name]).tobytes()
-    return proto
+    return foreign(text, 16, weights=weights, numbers={"two": 2, "small": 1e-5})
 
 
 @pytest.mark.parametrize("form", FOUND)

@@ -14,14 +14,14 @@ SUM = "p = Mul(x, s) y = Add(x, p)"
 SHORT = ["Conv", "Clip", "Mul"]
 
 
-def parsed(nodes, *, opset=18, dtype="float", outputs="", size=1):
+def parsed(nodes, *, opset=18, dtype="float", outputs=""):
     kind = {"float": np.float32, "float16": np.float16}[dtype]
     rng = np.random.default_rng(0)
     weights = {
-        "w": rng.normal(size=(4, 4, size, size)).astype(kind),
+        "w": rng.normal(size=(4, 4, 1, 1)).astype(kind),
         "b": rng.normal(size=4).astype(kind),
     }
-    given = f"{dtype}[N,4,5,6] x, {dtype}[4,4,{size},{size}] w, {dtype}[4] b"
+    given = f"{dtype}[N,4,5,6] x, {dtype}[4,4,1,1] w, {dtype}[4] b"
     return graph(f"g ({given}) => ({dtype}[N,4,5,6] y{outputs}) {{ {nodes} }}", opset, **weights)
 
 
