@@ -11,7 +11,7 @@ from typer.main import get_command
 import keras_bn
 import keras_bn.export
 import keras_bn.models
-from keras_bn.export.commands.cli import app as program
+from keras_bn.export.__main__ import program
 
 __all__ = ["format_docstring", "write_pages"]
 
@@ -55,7 +55,7 @@ def write_pages(folder: Path) -> None:
 
 def command_line() -> str:
     """Return the page of the command line: for each command its text, words and examples."""
-    commands = get_command(program).commands.items()
+    commands = get_command(program()).commands.items()
     rows = [f"| [`{name}`](#keras-bn-{name}) | {_summary(command)} |" for name, command in commands]
     table = ["| command | what it does |", "|---|---|", *rows, ""]
     sections = (_command(name, command) for name, command in commands)

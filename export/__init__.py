@@ -13,9 +13,8 @@ from keras_bn.importing import attribute, why_not_found
 if TYPE_CHECKING:
     from .errors import ExportError
     from .foreign.fold_any import fold_batch_norms
-    from .parity.check import check_parity
     from .parity.report import ParityError
-    from .pipeline import export_onnx
+    from .pipeline import check_parity, export_onnx
     from .report import ExportReport, Fold, FoldReport, OutputParity, ParityReport, Reason, Refusal
 
 __all__ = [
@@ -36,7 +35,7 @@ __all__ = [
 _MODULE_OF = {
     "ExportError": "errors",
     "ParityError": "parity.report",
-    "check_parity": "parity.check",
+    "check_parity": "pipeline",
     "export_onnx": "pipeline",
     "fold_batch_norms": "foreign.fold_any",
 }

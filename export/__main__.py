@@ -1,39 +1,52 @@
-"""Entry point of `keras-bn` and `python -m keras_bn.export`."""
+"""Entry point of `keras-bn` and `python -m keras_bn.export`: the commands that there are."""
 
-import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from keras_bn.importing import why_not_found
+from keras_bn.importing import importing_commands
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["main", "program"]
 
 
-def main(arguments: Sequence[str] | None = None, *, only_check: bool = False) -> None:
+def program() -> "typer.Typer":
+    """Return the command line, with every command."""
+    from .commands import bench, check, demo, export, fold, inspect, recalibrate
+    from .commands.cli import program_of, with_version
+
+    commands = program_of(
+        (
+            (demo.demo, demo.EXAMPLES),
+            (export.export, export.EXAMPLES),
+            (check.check, check.EXAMPLES),
+            (fold.fold, fold.EXAMPLES),
+            (inspect.inspect, inspect.EXAMPLES),
+            (recalibrate.recalibrate, recalibrate.EXAMPLES),
+            (bench.bench, bench.EXAMPLES),
+        ),
+        help="Batch normalisation for Keras: export to ONNX with every batch norm folded, and "
+        "proof; inspect and renew the statistics of trained models.",
+        epilog="Exit status: 0 agreed, 1 it differs, 2 bad input, 3 an error of this program.\n"
+        "Start with: keras-bn demo",
+        no_args_is_help=True,
+    )
+    commands.callback()(with_version)
+    return commands
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status, which `commands/cli.py` lists.
 
     Args:
         arguments: The words after the program's name; None takes those of the process.
-        only_check: Whether the program is `python -m keras_bn.export.parity`.
     """
-    try:
-        from keras_bn.export.commands.cli import run
-    except KeyboardInterrupt:  # once it is imported, it sees to this itself
-        sys.exit(130)
-    except ModuleNotFoundError as e:
-        needed = why_not_found(e, "export")
-        print(f"keras-bn: the command line needs {needed}", file=sys.stderr)
-        sys.exit(2)
-    except Exception as e:  # an installed package that is broken, or too old or new
-        if "--debug" in (sys.argv if arguments is None else arguments):
-            raise
-        cause = " ".join(f"{type(e).__name__}: {e}".split())
-        print(
-            f"keras-bn: the command line could not be imported. Received: {cause}. "
-            "The whole of it comes with --debug.",
-            file=sys.stderr,
-        )
-        sys.exit(3)
-    run(arguments, only_check=only_check)
+    with importing_commands(arguments):
+        from .commands.cli import run
+
+        commands = program()
+    run(commands, "keras-bn", arguments)
 
 
 if __name__ == "__main__":

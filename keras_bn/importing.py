@@ -5,10 +5,13 @@ it drops the error and says "cannot import name". One that comes from an import 
 an installed package that is broken or of another age, is therefore raised again as an ImportError.
 """
 
+import contextlib
 import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
 
-__all__ = ["attribute", "why_not_found"]
+__all__ = ["attribute", "importing_commands", "why_not_found"]
 
 
 def attribute(package: str, module: str, name: str) -> object:
@@ -53,3 +56,30 @@ def why_not_found(error: ModuleNotFoundError, extra: str) -> str:
         f"the package {package!r}, which is not installed. "
         f"Install the extra: pip install 'keras-bn[{extra}]'."
     )
+
+
+@contextlib.contextmanager
+def importing_commands(arguments: Sequence[str] | None = None) -> Iterator[None]:
+    """End the process in one line to stderr if the command line cannot be imported in the block.
+
+    Args:
+        arguments: The words that it was called with; None takes those of the process.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:  # once it is imported, it sees to this itself
+        sys.exit(130)
+    except ModuleNotFoundError as e:
+        needed = why_not_found(e, "export")
+        print(f"keras-bn: the command line needs {needed}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as e:  # an installed package that is broken, or too old or new
+        if "--debug" in (sys.argv if arguments is None else arguments):
+            raise
+        cause = " ".join(f"{type(e).__name__}: {e}".split())
+        print(
+            f"keras-bn: the command line could not be imported. Received: {cause}. "
+            "The whole of it comes with --debug.",
+            file=sys.stderr,
+        )
+        sys.exit(3)

@@ -1,20 +1,41 @@
-"""Give layers, or modules, other functions for a block's time, and tell how TensorFlow runs it."""
+"""Give layers, or modules, other functions for a block's time, and tell how TensorFlow runs it.
+
+What stands in for the `call` of batch norm must not take the place of what a subclass does: a layer
+is recognised by its `call`, Keras's own or one that this package has declared.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+import keras
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 __all__ = [
+    "batch_norm_call",
     "call_of",
     "current_graph",
     "eager_functions",
+    "has_batch_norm_call",
     "is_compiled_by_xla",
     "is_in_vectorized_map",
     "replaced_methods",
 ]
+
+_BATCH_NORM_CALLS: set[Any] = {keras.layers.BatchNormalization.call}
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def batch_norm_call(call: Call) -> Call:
+    """Declare a method to be what batch norm does, by which a layer is recognised as one."""
+    _BATCH_NORM_CALLS.add(call)
+    return call
+
+
+def has_batch_norm_call(layer: Any) -> bool:
+    """Say whether a layer is batch norm, Keras's or this package's, without a `call` of its own."""
+    return getattr(type(layer), "call", None) in _BATCH_NORM_CALLS
 
 
 @contextlib.contextmanager

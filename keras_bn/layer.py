@@ -13,6 +13,7 @@ from keras import ops
 from keras_bn.activations import kernel_activation
 from keras_bn.arguments import check_options, check_shape, renorm_arguments
 from keras_bn.fused import fused_inference, fused_training, why_never_fused, why_not_fused
+from keras_bn.interception import batch_norm_call
 from keras_bn.moments import (
     check_ghost_batches,
     combined_weights,
@@ -217,6 +218,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         # XLA is a property of the calling function, weights of the call: `call` looks at those.
         self._require_fused(why_never_fused(self) or why_not_fused(self.compute_dtype, False))
 
+    @batch_norm_call
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, sample_weight: Any = None
     ) -> Any:

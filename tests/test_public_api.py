@@ -72,7 +72,8 @@ def test_layer_is_registered_by_importing_keras_bn():
 
 
 def test_command_line_starts_without_tensorflow():
-    statement = "import sys; sys.argv = ['keras-bn']; import keras_bn.export.commands.cli, keras_bn"
+    statement = "import sys; sys.argv = ['keras-bn']; import keras_bn"
+    statement += "; import keras_bn.export.__main__ as entry; entry.program()"
     assert imported(statement, "tensorflow", "onnx", "keras_bn.layer") == []
     assert imported(f"{statement}; keras_bn.BatchNormalization", "keras_bn.layer")
 

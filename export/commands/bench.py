@@ -74,6 +74,9 @@ def bench(
         if keras_file is not None:
             step("starting TensorFlow")
             with quiet_tensorflow():
+                from ..files.whole_file import scratch_folder
+                from ..stages.conversion import convert
+                from ..stages.converted import StageFiles
                 from .timing import bench_keras, limit_keras
         step(f"timing {model}")
         options: dict[str, Any] = {
@@ -86,5 +89,7 @@ def bench(
             found = bench_onnx(model, **options)
         else:
             limit_keras(threads)  # before loading the model lets TensorFlow compute
-            found = bench_keras(keras_file.load(), model, **options)
+            with scratch_folder() as folder:
+                stages = StageFiles(folder, convert)
+                found = bench_keras(keras_file.load(), model, stages, **options)
     answer(found.to_dict, lambda console: print_bench(found, console), as_json=as_json, quiet=quiet)

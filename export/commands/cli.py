@@ -1,4 +1,4 @@
-"""The command line: `keras-bn demo | export | check | fold | inspect | recalibrate | bench`.
+"""What runs a program of commands: its exit status, its signals, one line for what goes wrong.
 
 Each command checks what it can before it imports TensorFlow, which takes seconds. Exit status: 0
 agreed or done, 1 parity failed (or the demo fell short), 2 bad input, 3 an error of this program,
@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,6 @@ from keras_bn.version import __version__
 
 from ..errors import ExportError, one_line
 from ..parity.report import ParityError
-from . import bench, check, demo, export, fold, inspect, recalibrate
 from .console import (
     BAD_INPUT,
     DIFFERS,
@@ -31,34 +30,35 @@ from .console import (
     show_cursor,
 )
 
-__all__ = ["run"]
-
-SETTINGS = {"help_option_names": ["-h", "--help"]}
-PARITY_PROGRAM = "python -m keras_bn.export.parity"
-
-app = typer.Typer(
-    help="Batch normalisation for Keras: export to ONNX with every batch norm folded, and proof; "
-    "inspect and renew the statistics of trained models.",
-    epilog="Exit status: 0 agreed, 1 it differs, 2 bad input, 3 an error of this program.\n"
-    "Start with: keras-bn demo",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings=SETTINGS,
-)
-parity_app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS
-)
+__all__ = ["program_of", "run", "with_version"]
 
 
-def run(arguments: Sequence[str] | None = None, *, only_check: bool = False) -> None:
-    """Run the command line and exit with its status.
+def program_of(commands: Iterable[tuple[Callable[..., None], str]], **options: Any) -> typer.Typer:
+    """Return commands as one program.
 
     Args:
-        arguments: The words after the program's name; None takes those of the process.
-        only_check: Whether the program is `python -m keras_bn.export.parity`.
+        commands: Each command, and the examples that end its help.
+        options: Those of `typer.Typer`.
+    """
+    program = typer.Typer(
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **options,
+    )
+    for function, examples in commands:
+        program.command(epilog=examples)(function)
+    return program
+
+
+def run(program: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a program and exit with its status.
+
+    Args:
+        program: The program.
+        name: Its name, as it is called.
+        arguments: The words after its name; None takes those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    program, name = (parity_app, PARITY_PROGRAM) if only_check else (app, "keras-bn")
 
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _end)
@@ -113,24 +113,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def _options(
+def with_version(
     _: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Take the options that stand before the command."""
-
-
-for function, examples in (
-    (demo.demo, demo.EXAMPLES),
-    (export.export, export.EXAMPLES),
-    (check.check, check.EXAMPLES),
-    (fold.fold, fold.EXAMPLES),
-    (inspect.inspect, inspect.EXAMPLES),
-    (recalibrate.recalibrate, recalibrate.EXAMPLES),
-    (bench.bench, bench.EXAMPLES),
-):
-    app.command(epilog=examples)(function)
-parity_app.command(epilog=check.EXAMPLES.replace("keras-bn check", PARITY_PROGRAM))(check.check)

@@ -26,9 +26,11 @@ def demo(
     with progress(shown=not (as_json or quiet)) as step:
         step("starting TensorFlow")
         with quiet_tensorflow():
+            from keras_bn.models import digits_cnn
+
             from ..pipeline import export_onnx
             from .digits import demo_of, print_demo, train
-        trained = train(out, step)
+        trained = train(digits_cnn.build, digits_cnn.load_data, out, step)
         step("exporting, and proving the export")
         report = export_onnx(trained.model, out / "digits_cnn.onnx", inputs=trained.images)
         found = demo_of(trained, report)

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import onnx
 
-from keras_bn.models import digits_cnn
 from keras_bn.reporting import jsonable
 
 from ..errors import ExportError
@@ -91,10 +90,17 @@ class Trained:
     seconds: float
 
 
-def train(folder: Path, step: Callable[[str], None]) -> Trained:
+def train(
+    build: Callable[[int], keras.Model],
+    load_data: Callable[[int], tuple[np.ndarray, ...]],
+    folder: Path,
+    step: Callable[[str], None],
+) -> Trained:
     """Train the digits network.
 
     Args:
+        build: Returns the network of a seed.
+        load_data: Returns the images to train on and those to hold out, and what each shows.
         folder: Gets `digits_cnn.keras` and the held-out images, `digits_test.npz`; created if
             missing.
         step: Takes what is being done, in words.
@@ -102,7 +108,7 @@ def train(folder: Path, step: Callable[[str], None]) -> Trained:
     Raises:
         ExportError: If the folder cannot be written.
     """
-    train_images, test_images, train_digits, test_digits = _load_digits()
+    train_images, test_images, train_digits, test_digits = _loaded(load_data)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -113,7 +119,8 @@ def train(folder: Path, step: Callable[[str], None]) -> Trained:
     with replacing(folder / "digits_test.npz") as temporary:
         np.savez(temporary, image=test_images, digit=test_digits)
     start = time.perf_counter()
-    model = _train(train_images, train_digits, step)
+    model = build(SEED)
+    _train(model, train_images, train_digits, step)
     seconds = time.perf_counter() - start
     path = folder / "digits_cnn.keras"
     with replacing(path) as temporary:
@@ -137,19 +144,19 @@ def demo_of(trained: Trained, report: ExportReport) -> Demo:
     )
 
 
-def _load_digits() -> tuple[np.ndarray, ...]:
+def _loaded(load_data: Callable[[int], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     try:
-        loaded: tuple[np.ndarray, ...] = digits_cnn.load_data(SEED)
+        return load_data(SEED)
     except ModuleNotFoundError as e:
         raise ExportError(
             "demo: the images come with scikit-learn, which must be installed. "
             f"Received: no package {e.name!r}. Install the extra: pip install 'keras-bn[demo]'."
         ) from e
-    return loaded
 
 
-def _train(images: np.ndarray, digits: np.ndarray, step: Callable[[str], None]) -> keras.Model:
-    model = digits_cnn.build(SEED)
+def _train(
+    model: keras.Model, images: np.ndarray, digits: np.ndarray, step: Callable[[str], None]
+) -> None:
     steps = EPOCHS * -(-len(images) // BATCH_SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     model.compile(
@@ -169,7 +176,6 @@ def _train(images: np.ndarray, digits: np.ndarray, step: Callable[[str], None]) 
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=show)],
     )
-    return model
 
 
 def _accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:

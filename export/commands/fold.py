@@ -140,7 +140,7 @@ def _fold(
 ) -> _Done:
     """Fold a file; write, compare and time what becomes of it, where `target` is given."""
     from ..files.whole_file import replacing
-    from ..foreign.fold_any import fold_opened
+    from ..foreign.fold_opened import fold_opened
     from ..foreign.opening import open_model
     from ..foreign.weight_files import external_tensors
 
@@ -214,9 +214,9 @@ def _advising(advice: str, temporary: Path) -> Iterator[None]:
 
 def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Path) -> int:
     """Write the folded model, or a copy of the file; return its size in bytes."""
+    from ..errors import invalid_model
     from ..files.onnx_file import InvalidGraphError, write
-    from ..foreign.fold_any import why_invalid
-    from ..foreign.origin import invalid_model
+    from ..foreign.fold_opened import why_invalid
     from ..foreign.weight_files import external_tensors, read_small
 
     external = bool(external_tensors(opened.model))
@@ -242,7 +242,7 @@ def _write(opened: "Opened", folded: "ir.Model | None", source: Path, target: Pa
 def _copy(opened: "Opened", source: Path, target: Path) -> int:
     import onnx
 
-    from ..foreign.origin import invalid_model
+    from ..errors import invalid_model
 
     try:
         onnx.checker.check_model(source)

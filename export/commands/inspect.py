@@ -64,15 +64,11 @@ def inspect(
         arrays = load_samples(data)
         step("starting TensorFlow")
         with quiet_tensorflow():
-            from .statistics.inspection import inspect_files
+            from .statistics.inspection import inspection_of
+            from .statistics.trial import Subject
         step(f"measuring {model} on {data}")
-        inspection = inspect_files(
-            keras_file,
-            data,
-            arrays,
-            batch_size=batch_size,
-            command=command_of(context),
-        )
+        subject = Subject.of(keras_file.load_compiled(), model, data, arrays, batch_size)
+        inspection = inspection_of(subject, command_of(context))
         if temporary is not None:
             from .pages.inspection_page import render_page
 

@@ -14,7 +14,7 @@ from ..errors import ExportError
 from ..files.onnx_file import write
 from ..files.provenance import OF_ONNX, versions
 from ..files.whole_file import scratch_folder
-from ..foreign.fold_any import fold_opened
+from ..foreign.fold_opened import fold_opened
 from ..foreign.opening import open_model
 from ..foreign.weight_files import read_small
 from ..parity.samples.kinds import SIZES

@@ -81,19 +81,17 @@ def recalibrate(
     with progress(shown=not (as_json or quiet)) as step, replacing(out) as temporary:
         step("starting TensorFlow")
         with quiet_tensorflow():
-            from .statistics.recalibration import recalibrate_file
+            from .statistics.recalibration import recalibrate_subject
+            from .statistics.trial import Subject
         step(f"estimating the statistics of {model} on {data}")
-        done = recalibrate_file(
-            keras_file,
-            data,
+        done = recalibrate_subject(
+            Subject.of(keras_file.load_compiled(), model, data, arrays, batch_size),
             out,
             temporary,
-            arrays,
             strength=strength,
             variance=variance or ("paper" if strength is None else "pooled"),
             sequential=sequential,
             include_frozen=include_frozen,
-            batch_size=batch_size,
             command=command_of(context),
         )
     answer(

@@ -17,12 +17,10 @@ import tensorflow as tf
 
 from ..defaults import CPU
 from ..files.provenance import versions
-from ..files.whole_file import scratch_folder
 from ..parity.samples.samples import draw
 from ..runtime.latency import FOLDED, UNFOLDED, measure_latency
 from ..runtime.providers import require_providers
 from ..signature import output_names, signature_of
-from ..stages.conversion import convert
 from ..stages.converted import StageFiles
 from .benched import Bench, cannot_run, runner_of, size_of
 from .print_latency import machine
@@ -42,9 +40,9 @@ def limit_keras(threads: int) -> bool:
 def bench_keras(
     model: keras.Model,
     path: Path,
+    stages: StageFiles,
     *,
     file: Path | None = None,
-    stages: StageFiles | None = None,
     batch_size: int = 1,
     threads: int = 1,
     provider: str = CPU,
@@ -55,8 +53,8 @@ def bench_keras(
     Args:
         model: The model.
         path: The file that it is from, for the report.
+        stages: The stages of its export; filled if they are not complete.
         file: The folded graph; None takes that of the stages.
-        stages: The stages of its export; exported here if they are not complete.
         batch_size: Samples in the batch, where the model does not fix that.
         threads: Threads of each ONNX Runtime session, and of Keras if it can still be told.
         provider: ONNX Runtime's execution provider.
@@ -89,13 +87,11 @@ def bench_keras(
     except Exception as e:  # running a model runs the code of every layer
         raise cannot_run(str(path), batch, e) from e
     runs: dict[str, Callable[[], object]] = {keras_name: predict}
-    with scratch_folder() as folder:
-        stages = stages or StageFiles(folder, convert)
-        fold = list(stages.converted(model))[-1].fold
-        for name, graph in (
-            (UNFOLDED, stages.of("layout")),
-            (FOLDED, file or stages.of("folding")),
-        ):
-            runs[name] = runner_of(graph, inputs, outputs, batch, threads, provider)
-        latency = measure_latency(runs, batch_size=size_of(batch), threads=threads, seconds=seconds)
+    fold = list(stages.converted(model))[-1].fold
+    for name, graph in (
+        (UNFOLDED, stages.of("layout")),
+        (FOLDED, file or stages.of("folding")),
+    ):
+        runs[name] = runner_of(graph, inputs, outputs, batch, threads, provider)
+    latency = measure_latency(runs, batch_size=size_of(batch), threads=threads, seconds=seconds)
     return Bench(str(path), provider, latency, fold, machine(), versions())

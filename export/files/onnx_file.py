@@ -8,11 +8,10 @@ import onnx_ir as ir
 
 from ..errors import ExportError
 from .whole_file import translated, write_data_of
-from .wire import Skeleton, skeleton
+from .wire import LARGEST_FILE, Skeleton, skeleton
 
-__all__ = ["LARGEST_FILE", "InvalidGraphError", "add_metadata", "write"]
+__all__ = ["InvalidGraphError", "add_metadata", "write"]
 
-LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
 FOR_METADATA = 2**20  # bytes of that, left free for `add_metadata`
 
 

@@ -25,8 +25,9 @@ import onnx_ir as ir
 from ..graph.exact import blocks
 from ..graph.excerpt import model_around
 
-__all__ = ["Skeleton", "skeleton"]
+__all__ = ["LARGEST_FILE", "Skeleton", "skeleton"]
 
+LARGEST_FILE = 2**31 - 1  # bytes; what protobuf can hold
 LARGE = 1024  # bytes; a smaller constant stays in the skeleton
 MODEL, GRAPH, TENSOR = onnx.ModelProto, onnx.GraphProto, onnx.TensorProto
 

@@ -18,11 +18,10 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from ..errors import ExportError, one_line
-from ..files.onnx_file import LARGEST_FILE
+from ..errors import ExportError, Origin, invalid_model, one_line
 from ..files.paths import require_file, require_no_keras_file
+from ..files.wire import LARGEST_FILE
 from ..graph.onnx_inference import captured_logs
-from .origin import Origin, invalid_model
 from .soundness import require_sound, require_unique_names
 from .weight_files import external_tensors
 

@@ -19,9 +19,9 @@ from collections import Counter
 import onnx
 import onnx_ir as ir
 
+from ..errors import Origin, invalid_model
 from ..graph.bodies import bodies_of, graphs_of
 from ..graph.operators import is_onnx
-from .origin import Origin, invalid_model
 from .weight_files import require_inside, tensors_of
 
 __all__ = ["require_sound", "require_unique_names"]

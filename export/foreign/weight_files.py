@@ -15,9 +15,8 @@ from pathlib import PureWindowsPath
 import numpy as np
 import onnx_ir as ir
 
-from ..errors import ExportError
+from ..errors import ExportError, Origin
 from ..graph.bodies import bodies_of, graphs_of
-from .origin import Origin
 
 __all__ = ["external_tensors", "read_small", "require_inside", "tensors_of"]
 

@@ -9,6 +9,7 @@ __all__ = [
     "DISCRETE",
     "ELEMENTWISE",
     "MOVING",
+    "NONLINEAR",
     "REARRANGING",
     "REDUCING",
     "RESHAPING",
@@ -30,6 +31,15 @@ BROADCASTING = frozenset(
     LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor""".split()
 )
 ELEMENTWISE = UNARY | BROADCASTING
+
+# Through these no affine map of the data goes, whatever it is.
+NONLINEAR = frozenset(
+    """Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Equal Erf Exp
+    Floor Gelu Greater GroupNormalization HardSigmoid HardSwish Hardmax InstanceNormalization
+    LRN LayerNormalization Less Log LogSoftmax LpNormalization Max Min Mish Mod Pow Reciprocal
+    Round Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh
+    ThresholdedRelu TopK""".split()
+)
 
 REDUCING = frozenset(
     """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd

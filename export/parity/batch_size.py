@@ -10,7 +10,7 @@ from ..runtime.session import Samples
 from ..signature import Signature
 from .reference.intermediates import Recorder
 from .reference.keras_runs import in_keras
-from .samples.given import LARGEST_BATCH
+from .samples.kinds import LARGEST_BATCH
 from .samples.refusal import cannot_run
 
 __all__ = ["largest_batch"]

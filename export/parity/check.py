@@ -13,19 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
 import onnx
 
 from ..defaults import CPU
 from ..errors import ExportError
 from ..files.paths import require_file
 from ..files.provenance import versions
-from ..files.whole_file import scratch_folder
 from ..foreign.opening import open_model
 from ..runtime.providers import require_providers
 from ..runtime.session import by_position
-from ..stages.conversion import convert
 from ..stages.converted import StageFiles
 from ..stages.precision.report import require_precision
 from .expected import Expected, expected_of, judge
@@ -39,57 +35,7 @@ from .samples.kinds import Drawn, by_kind
 from .samples.samples import Sampling
 from .surface import Surface
 
-__all__ = ["check_parity", "check_samples"]
-
-
-def check_parity(
-    model: keras.Model,
-    onnx_path: str | os.PathLike[str],
-    *,
-    inputs: np.ndarray | dict[str, np.ndarray] | None = None,
-    input_signature: Any = None,
-    precision: str = "keep",
-    seed: int = 0,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-    providers: Sequence[str] = (CPU,),
-    explain: bool | None = True,
-) -> ParityReport:
-    """Measure whether an ONNX file computes what a Keras model computes in inference.
-
-    Args:
-        model: A Keras model; its state stays as it is.
-        onnx_path: The ONNX file; inputs and outputs as in `model`. Those with other names than
-            there stand for each other in order, and a note says so.
-        inputs: Samples, shape (N, ...): an array for a model with one input, or a dict by input
-            name (other names are ignored). None draws them; see `samples/samples.py`.
-        input_signature: As for `export_onnx`.
-        precision: What the file was exported with, as for `export_onnx`: a "float16" file is
-            allowed the errors of float16.
-        seed: Seed of the draws, at least 0.
-        ranges: Smallest and largest value to draw for some inputs, by name. The others' are taken
-            from the layers that read them; see `samples/distributions.py`.
-        providers: ONNX Runtime's execution providers to run the file on, by name.
-        explain: Whether to compare the stages of a fresh export and the output of every layer too,
-            which finds faults that no output shows, and takes two to four times as long. None does
-            only where an output differs.
-
-    Returns:
-        The errors of every output and the verdict; where it differs, the stage and the layer. While
-        this runs, the model computes in float64 at times: call it in no other thread.
-
-    Raises:
-        ExportError: If an option has a value that it cannot have.
-        ExportError: If the file cannot be run, or its inputs or outputs are not the model's.
-        ExportError: If `inputs` do not fit the model, or Keras cannot run on them.
-        ExportError: If an output of Keras has no finite value, so that there is nothing to compare.
-    """
-    sampling = Sampling(
-        model, input_signature, inputs=inputs, seed=seed, ranges=ranges, precision=precision
-    )
-    with scratch_folder() as folder:
-        return check_samples(
-            sampling, onnx_path, StageFiles(folder, convert), providers=providers, explain=explain
-        )
+__all__ = ["check_samples"]
 
 
 def check_samples(

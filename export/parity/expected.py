@@ -24,7 +24,7 @@ from .reference.keras_runs import in_keras
 from .reference.refused import StoodIn
 from .reference.rounded_runs import run_rounded
 from .report import OutputParity
-from .rule import MULTIPLE, TRUTHS, compare
+from .rule import MULTIPLE, TRUTHS, Standard, compare
 from .samples.kinds import Kinds, NothingFiniteError, require_finite
 from .samples.refusal import cannot_run
 
@@ -50,6 +50,15 @@ class Case:
     truth: Samples
     reference: str
     rounded: Callable[[], list[Samples]]
+
+    def standard(self, output: int, epsilon: float) -> Standard:
+        """Return what an output is judged by."""
+
+        def rounded() -> list[np.ndarray]:
+            return [_following(outputs, self.own)[output] for outputs in self.rounded()]
+
+        truth, own = self.truth[output], self.own[output]
+        return Standard(truth, self.reference, own, "Keras", epsilon, rounded)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,19 +204,10 @@ def judge(
             name,
             case.name,
             provider,
-            case.reference,
-            truth=case.truth[i],
-            own=case.own[i],
-            plain=runs.kinds[case.name][0][places[i]],
-            optimised=runs.kinds[case.name][1][places[i]],
-            epsilon=expected.epsilon,
-            rounded=functools.partial(_rounded, case, i),
+            case.standard(i, expected.epsilon),
+            [outputs[places[i]] for outputs in runs.kinds[case.name]],
             quantised=quantised,
         )
         for case in expected.cases
         for i, name in enumerate(expected.outputs)
     )
-
-
-def _rounded(case: Case, output: int) -> list[np.ndarray]:
-    return [_following(outputs, case.own)[output] for outputs in case.rounded()]

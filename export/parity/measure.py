@@ -7,7 +7,7 @@ over the values that are finite in the truth; where it is NaN or infinite, the s
 
 import numpy as np
 
-from .report import QUANTILES, Errors
+from .array_errors import QUANTILES, Errors
 
 __all__ = [
     "argmax_agreement",

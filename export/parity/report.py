@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from keras_bn.reporting import counted, jsonable
 
+from .array_errors import Errors
+
 __all__ = [
     "KINDS",
-    "QUANTILES",
     "SCHEMA",
     "Cause",
-    "Errors",
     "Fault",
     "LayerParity",
     "OutputParity",
@@ -26,7 +26,6 @@ __all__ = [
 SCHEMA = 1  # version of the JSON; rises when a field changes its meaning or goes
 # Of a file in 8 bits: the share of the samples that must have the same class, of how many or more.
 SAME_CLASS, ENOUGH_SAMPLES = 0.9, 20
-QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 KINDS = {  # of drawn samples (`samples/kinds.py`), for a reader
     "drawn": "as the inputs' distributions have it",
@@ -37,27 +36,6 @@ KINDS = {  # of drawn samples (`samples/kinds.py`), for a reader
 
 Stage = Literal["tracing", "layout", "folding", "precision", "file", "optimiser"]
 Cause = Stage | Literal["keras"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Errors:
-    """How far values are from the truth, relative to the truth's scale.
-
-    Attributes:
-        max: Largest error; infinite where only one of the two is NaN, or infinite.
-        rms: Root mean square error.
-        quantiles: Of the magnitudes of the errors, at `QUANTILES`.
-        index: Where the largest error is, batch first.
-        expected: The true value there, in the output's units.
-        found: The value there.
-    """
-
-    max: float
-    rms: float
-    quantiles: tuple[float, ...]
-    index: tuple[int, ...]
-    expected: float
-    found: float
 
 
 @dataclasses.dataclass(frozen=True)

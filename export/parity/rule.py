@@ -20,10 +20,12 @@ The same holds for each channel by itself with wider constants, so that a small 
 behind a large one. docs/parity.md has the measurements that the constants rest on.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .array_errors import Errors
 from .measure import (
     argmax_agreement,
     channel_errors,
@@ -33,9 +35,18 @@ from .measure import (
     scale_of,
     top5_agreement,
 )
-from .report import Errors, OutputParity
+from .report import OutputParity
 
-__all__ = ["FLOAT64", "FLOOR", "MULTIPLE", "TRUTHS", "bad_channel", "compare", "tolerances"]
+__all__ = [
+    "FLOAT64",
+    "FLOOR",
+    "MULTIPLE",
+    "TRUTHS",
+    "Standard",
+    "bad_channel",
+    "compare",
+    "tolerances",
+]
 
 FLOAT64 = "float64"  # what a reference is called that is the truth
 # And one that is the truth but where Keras runs over, in which it is to be followed.
@@ -72,18 +83,35 @@ def tolerances(keras: Errors, rounded: Sequence[Errors], epsilon: float) -> tupl
     return max(largest) + FLOOR * epsilon, max(rms) + RMS_FLOOR * epsilon
 
 
+@dataclasses.dataclass(frozen=True)
+class Standard:
+    """What one output is judged by, on one kind of inputs.
+
+    Attributes:
+        truth: The truth, shape (N, ...).
+        reference: One of `TRUTHS`, or why the truth had to be `own`.
+        own: The model in its own precision.
+        whose: Whose `own` is: "Keras", or "the first file" where two files are compared.
+        epsilon: Spacing at 1 of the coarsest dtype that is computed in.
+        rounded: Returns what rounding at `MULTIPLE` times epsilon makes of the output; called only
+            if it differs.
+    """
+
+    truth: np.ndarray
+    reference: str
+    own: np.ndarray
+    whose: str
+    epsilon: float
+    rounded: Callable[[], list[np.ndarray]]
+
+
 def compare(
     name: str,
     case: str,
     provider: str,
-    reference: str,
+    standard: Standard,
+    found: Sequence[np.ndarray],
     *,
-    truth: np.ndarray,
-    own: np.ndarray,
-    plain: np.ndarray,
-    optimised: np.ndarray,
-    epsilon: float,
-    rounded: Callable[[], list[np.ndarray]],
     quantised: bool = False,
 ) -> OutputParity:
     """Judge one output on one kind of inputs.
@@ -92,18 +120,14 @@ def compare(
         name: Name of the output.
         case: The kind of inputs.
         provider: ONNX Runtime's execution provider.
-        reference: One of `TRUTHS`, or why the truth had to be `own`.
-        truth: The truth, shape (N, ...).
-        own: Keras in the model's own precision.
-        plain: ONNX Runtime with its optimisations off.
-        optimised: ONNX Runtime with its default optimisations.
-        epsilon: Spacing at 1 of the coarsest dtype that is computed in.
-        rounded: Returns what rounding at `MULTIPLE` times epsilon makes of the output; called only
-            if it differs.
+        standard: What it is judged by.
+        found: What ONNX Runtime gives with its optimisations off, and at their default.
         quantised: Whether the file computes in 8 bits.
     """
+    truth, epsilon = standard.truth, standard.epsilon
+    plain, optimised = found
     scale = scale_of(truth)
-    keras = errors_of(truth, own, scale)
+    keras = errors_of(truth, standard.own, scale)
     off, on = errors_of(truth, plain, scale), errors_of(truth, optimised, scale)
     worst = plain if off.max >= on.max else optimised
 
@@ -112,10 +136,10 @@ def compare(
             signal = root_mean_square(truth) / scale
             largest, rms = 1.0, max(signal * 10 ** (-SIGNAL_TO_NOISE / 20), RMS_FALLBACK * epsilon)
             channel = None
-        elif reference in TRUTHS:
+        elif standard.reference in TRUTHS:
             explained = [errors_of(truth, array, scale) for array in noise]
             largest, rms = tolerances(keras, explained, epsilon)
-            channel = bad_channel(truth, own, noise, (plain, optimised), epsilon)
+            channel = bad_channel(truth, standard.own, noise, found, epsilon)
         else:
             # Of two files, the first may not be the same at both of its levels.
             largest = max(FALLBACK * epsilon, MULTIPLE * keras.max)
@@ -125,7 +149,7 @@ def compare(
             name,
             case,
             provider,
-            reference,
+            standard.reference,
             len(truth),
             scale,
             keras,
@@ -137,14 +161,15 @@ def compare(
             argmax_agreement=argmax_agreement(truth, worst, alike),
             top5_agreement=top5_agreement(truth, worst, alike),
             bad_channel=channel if max(off.max, on.max) <= largest else None,
+            own=standard.whose,
             signal_to_noise=decibels(truth, scale, max(off.rms, on.rms)) if quantised else None,
         )
 
     row = judged([])
     finite = np.isfinite(off.max) and np.isfinite(on.max)
-    if row.passed or reference not in TRUTHS or not finite or quantised:
+    if row.passed or standard.reference not in TRUTHS or not finite or quantised:
         return row
-    return judged(rounded())
+    return judged(standard.rounded())
 
 
 def bad_channel(

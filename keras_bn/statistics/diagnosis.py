@@ -19,12 +19,12 @@ average batch. The causes, and what each rests on:
 import dataclasses
 import enum
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from keras_bn.reporting import shortened, wrapped
 from keras_bn.statistics.layer_gap import LayerGap, ObservedLayer
-from keras_bn.statistics.training_only import TrainingRun
 
 __all__ = ["NOTABLE_GAP", "Cause", "Diagnosis", "diagnose"]
 
@@ -78,7 +78,11 @@ Shown = tuple[ObservedLayer, LayerGap, np.ndarray]  # with the rows that are no 
 
 
 def diagnose(
-    layers: list[ObservedLayer], steps: int | None, samples: int, in_training: TrainingRun
+    layers: list[ObservedLayer],
+    steps: int | None,
+    samples: int,
+    acting: tuple[str, ...],
+    in_training: Callable[[], dict[str, ObservedLayer]],
 ) -> tuple[tuple[LayerGap, ...], tuple[Diagnosis, ...]]:
     """Say what the batches' moments show.
 
@@ -86,7 +90,9 @@ def diagnose(
         layers: In calling order, with all batches added.
         steps: Number of steps that the optimizer has made; None if unknown.
         samples: Number of samples in all batches.
-        in_training: The model with dropout and the like on; run if a stored gap is notable.
+        acting: Names of the layers that act in training only, such as dropout.
+        in_training: Returns the layers by path as they are with those on; called if a stored gap is
+            notable.
 
     Returns:
         The gap of each layer; the likely causes of those that are notable.
@@ -118,7 +124,7 @@ def diagnose(
     if initial:
         found.append(_blame_missing_updates(initial, len(gaps)))
     if noised:
-        found.append(_blame_training_only(noised, in_training.acting, len(gaps)))
+        found.append(_blame_training_only(noised, acting, len(gaps)))
     if late:
         found.append(_blame_momentum(layers, late, steps))
     if wrong:
@@ -222,10 +228,12 @@ def _blame_missing_updates(initial: list[Shown], total: int) -> Diagnosis:
 
 
 def _fitting_in_training(
-    wrong: list[Shown], in_training: TrainingRun, outliers: list[int]
+    wrong: list[Shown],
+    in_training: Callable[[], dict[str, ObservedLayer]],
+    outliers: list[int],
 ) -> list[tuple[Shown, float]]:
     """Find the layers whose stored gap is mostly gone in training, with the gap that is left."""
-    seen = in_training.observe() if wrong else {}
+    seen = in_training() if wrong else {}
     found = []
     for shown in wrong:
         layer = seen.get(shown[0].path)

@@ -177,7 +177,9 @@ def train_inference_gap(
                 layer.add(batch, uses)
     unchanged |= by_batch.not_observed(paths)
     layers = [seen[i] for i in by_batch.observed]
-    gaps, diagnoses = diagnose(layers, _steps_taken(model), tally.samples, in_training)
+    gaps, diagnoses = diagnose(
+        layers, _steps_taken(model), tally.samples, in_training.acting, in_training.observe
+    )
     if not diagnoses:
         diagnoses = outputs.diagnoses()
     with_batch, with_stored = outputs.losses()

@@ -33,10 +33,10 @@ from keras_bn.interception import (
 )
 from keras_bn.moments import Moments, layer_moments, normalise
 from keras_bn.statistics.batches import batch_size_of
+from keras_bn.statistics.selection import HIDDEN
 
-__all__ = ["HIDDEN", "ObservedModel", "record_moments"]
+__all__ = ["ObservedModel", "record_moments"]
 
-HIDDEN = "it runs inside a loop or a branch of the graph, where its input cannot be seen"
 NOT_CALLED = "the model did not call it"
 
 Record = Callable[[Any, Moments, Any, Any, Any], Any]

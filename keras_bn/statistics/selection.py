@@ -9,12 +9,12 @@ from typing import Any
 
 import keras
 
-from keras_bn.layer import BatchNormalization
-from keras_bn.statistics.observe import HIDDEN
+from keras_bn.interception import has_batch_norm_call
 
-__all__ = ["FROZEN", "Layers", "batch_norm_layers"]
+__all__ = ["FROZEN", "HIDDEN", "Layers", "batch_norm_layers"]
 
 FROZEN = "it is frozen (`trainable=False`)"
+HIDDEN = "it runs inside a loop or a branch of the graph, where its input cannot be seen"
 
 Layers = Sequence[Any] | Callable[[Any], bool] | None
 
@@ -113,7 +113,7 @@ def _selected(where: str, found: dict[str, Any], layers: Layers) -> list[str]:
 
 
 def _why_left_alone(layer: Any, include_frozen: bool) -> str | None:
-    if type(layer).call not in (keras.layers.BatchNormalization.call, BatchNormalization.call):
+    if not has_batch_norm_call(layer):
         return f"its class, {type(layer).__name__}, has a `call` of its own"
     if not layer.built:
         return "it is not built yet; call the model on data first"

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import generated_pages
 from typer.main import get_command
 
-COMMANDS = get_command(generated_pages.program).commands
+COMMANDS = get_command(generated_pages.program()).commands
 
 
 def test_page_of_the_command_line_has_every_word():

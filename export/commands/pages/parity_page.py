@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...files.provenance import SourceFile
-from ...parity.report import QUANTILES, LayerParity, OutputParity, ParityReport
+from ...parity.array_errors import QUANTILES
+from ...parity.report import LayerParity, OutputParity, ParityReport
 from ...runtime.latency import Latency
 from ...stages.folding.report import FoldReport
 from .figures import LogAxis, positive

@@ -81,7 +81,7 @@ class ParityPage:
         from ..timing import bench_keras
 
         try:
-            return bench_keras(model, source, file=file, stages=self.stages)
+            return bench_keras(model, source, self.stages, file=file)
         except ExportError:
             return None
 

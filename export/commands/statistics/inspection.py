@@ -7,20 +7,16 @@ versions, and what was left out and why.
 
 import dataclasses
 import datetime
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from keras_bn.reporting import jsonable
 from keras_bn.statistics.gap import GapReport, train_inference_gap
 from keras_bn.statistics.shift import CovariateShiftReport, measure_covariate_shift
 
-from ...files.keras_file import KerasFile
 from ...files.provenance import SourceFile, versions
 from .trial import Subject, refusing_data, run_once, why_no_loss
 
-__all__ = ["Inspection", "inspect_files"]
+__all__ = ["Inspection", "inspection_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,30 +78,19 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect_files(
-    model_file: KerasFile,
-    data_path: Path,
-    arrays: dict[str, np.ndarray],
-    *,
-    batch_size: int | None,
-    command: str,
-) -> Inspection:
-    """Measure the batch-norm layers of a model file on the arrays of a data file.
+def inspection_of(subject: Subject, command: str) -> Inspection:
+    """Measure a model on data, and say what may be wrong with it.
 
     Args:
-        model_file: The model's file.
-        data_path: The data file.
-        arrays: Its arrays by name.
-        batch_size: Samples a batch; None for 32, or what the model fixes.
+        subject: The model and its data.
         command: The command that asks for it, for the report.
 
     Returns:
         Both reports.
 
     Raises:
-        ExportError: If the model, the data or an option cannot be used.
+        ExportError: If the model cannot run on the data.
     """
-    subject = Subject.of(model_file, data_path, arrays, batch_size)
     model, data, no_loss = subject.model, subject.data, why_no_loss(subject)
     how: dict[str, Any] = {"batch_size": subject.batch_size, "verbose": 0}
     with refusing_data():

@@ -4,8 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keras_bn.reporting import jsonable
 from keras_bn.statistics.population import (
     StatisticsReport,
@@ -14,11 +12,11 @@ from keras_bn.statistics.population import (
 )
 
 from ...errors import ExportError
-from ...files.keras_file import KerasFile, write_keras_model
+from ...files.keras_file import write_keras_model
 from ...files.provenance import SourceFile, versions
 from .trial import Subject, refusing_data, run_once
 
-__all__ = ["Recalibration", "recalibrate_file"]
+__all__ = ["Recalibration", "recalibrate_subject"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +57,22 @@ class Recalibration:
         return "\n".join(lines)
 
 
-def recalibrate_file(
-    model_file: KerasFile,
-    data_path: Path,
+def recalibrate_subject(
+    subject: Subject,
     out: Path,
     temporary: Path,
-    arrays: dict[str, np.ndarray],
     *,
     strength: float | None,
-    batch_size: int | None,
     command: str,
     **options: Any,
 ) -> Recalibration:
     """Write a model file with new statistics.
 
     Args:
-        model_file: The file to read.
-        data_path: The data file.
+        subject: The model and its data.
         out: The `.keras` file that the result will be, for the report.
         temporary: Where to write it for now.
-        arrays: The arrays of the data file by name.
         strength: None to estimate the statistics anew, else that of `adapt_statistics`.
-        batch_size: Samples a batch; None for 32, or what the model fixes.
         command: The command that asks for it, for the report.
         options: What both functions take.
 
@@ -90,7 +82,6 @@ def recalibrate_file(
     Raises:
         ExportError: If the model, the data or an option cannot be used, or no layer was changed.
     """
-    subject = Subject.of(model_file, data_path, arrays, batch_size)
     model, x = subject.model, (subject.data.x,)
     options |= {"batch_size": subject.batch_size, "verbose": 0}
     with refusing_data():

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import LONGEST_DETAIL, ExportError
-from ...files.keras_file import KerasFile
 from ...files.provenance import SourceFile
 from ...signature import input_specs
 from .arrays import ModelData, batch_size_for, select_arrays
@@ -58,24 +57,26 @@ class Subject:
     @classmethod
     def of(
         cls,
-        model_file: KerasFile,
+        loaded: tuple[keras.Model, str | None],
+        model_path: Path,
         data_path: Path,
         arrays: dict[str, np.ndarray],
         batch_size: int | None,
     ) -> "Subject":
-        """Load a model and select its arrays.
+        """Select the arrays of a model.
 
         Args:
-            model_file: The model's file.
+            loaded: The model and what it lacks, as `KerasFile.load_compiled` returns them.
+            model_path: The model's file.
             data_path: The data file.
             arrays: Its arrays by name.
             batch_size: Samples a batch; None for 32, or what the model fixes.
 
         Raises:
-            ExportError: If the model, the data or the batch size cannot be used.
+            ExportError: If the data or the batch size cannot be used.
         """
-        sources = SourceFile.of(model_file.path), SourceFile.of(data_path)
-        model, missing = model_file.load_compiled()
+        sources = SourceFile.of(model_path), SourceFile.of(data_path)
+        model, missing = loaded
         data = select_arrays(arrays, model)
         size = batch_size_for(model, data.samples, batch_size)
         return cls(model, missing, data, size, sources)

@@ -33,8 +33,8 @@ from ..report import Cause, Fault, LayerParity, OutputParity, Stage, StageParity
 from ..rule import FLOAT64
 from ..samples.samples import Sampling
 from .alignment import aligned
-from .fault import AT_FAULT, fault_of
-from .localise import Layers, compare_layers
+from .fault import AT_FAULT, Layers, fault_of
+from .localise import Searched, compare_layers
 from .stored import fault_of_content
 
 __all__ = ["Explanation", "explain", "worst_samples"]
@@ -244,17 +244,15 @@ def _compared(
     if references != {FLOAT64}:
         raise ExportError(f"the truth is not float64: {' and '.join(sorted(references))}")
     alike = before is not None and before.stage.passed and graph.stage.stage in LIKE_BEFORE
+    right = before.path if before is not None and alike else None
     signature = sampling.signature
     return compare_layers(
         sampling.model,
         signature,
-        graph.path,
+        Searched(graph.path, right, trusted, graph.moved),
         worst_samples(expected, wrong, signature),
         expected.epsilon,
         wrong_outputs={row.name for row in wrong},
-        right=before.path if before is not None and alike else None,
-        trusted=trusted,
-        moved=graph.moved,
     )
 
 

@@ -1,12 +1,12 @@
 """The stage at fault and the first layers that differ -> the fault, in a sentence."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 from ...stages.folding.report import FoldReport
-from ..report import Cause, Fault
-from .localise import Layers
+from ..report import Cause, Fault, LayerParity
 
-__all__ = ["AT_FAULT", "fault_of"]
+__all__ = ["AT_FAULT", "Layers", "fault_of"]
 
 AT_FAULT: dict[Cause, str] = {
     "tracing": "Tracing is at fault: the graph that TensorFlow's operators become differs already",
@@ -20,6 +20,21 @@ AT_FAULT: dict[Cause, str] = {
     "of a free batch size can agree: state `input_signature` with a batch size, or write sums with "
     "a tensor that is broadcast so that Keras does not take it for a bias",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Every tensor of a file that was compared.
+
+    Attributes:
+        rows: In the file's order.
+        first: Those that are wrong and are computed from nothing that is.
+        last: Where there is none, those from which outputs that differ are computed.
+    """
+
+    rows: tuple[LayerParity, ...]
+    first: tuple[LayerParity, ...]
+    last: tuple[LayerParity, ...] = ()
 
 
 def fault_of(stage: Cause, layers: Layers, outputs: Sequence[str], fold: FoldReport) -> Fault:

@@ -35,57 +35,54 @@ from ..reference.intermediates import Intermediate, Recorder
 from ..reference.keras_runs import in_keras
 from ..report import LayerParity
 from ..samples.refusal import cannot_run
+from .fault import Layers
 from .matching import Match, Record, best_match, candidates, compared, folded_before
 from .taps import Taps, first_wrong, known_before
 
-__all__ = ["KerasSide", "Layers", "Side", "compare_layers", "portions"]
+__all__ = ["KerasSide", "Side", "compare_layers", "portions"]
 
 PORTION = 64 * 2**20
 LARGEST_PAIR = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class Layers:
-    """Every tensor of a file that was compared.
+class Searched:
+    """A file in which to look for a fault.
 
     Attributes:
-        rows: In the file's order.
-        first: Those that are wrong and are computed from nothing that is.
-        last: Where there is none, those from which outputs that differ are computed.
+        path: The file.
+        right: A graph with the same names that computes the right outputs, if there is one.
+        trusted: Whether the file should hold the very same as `right`, so that a tensor that does
+            not is wrong also where no output shows it.
+        moved: Names of the operators whose outputs may be rescaled.
     """
 
-    rows: tuple[LayerParity, ...]
-    first: tuple[LayerParity, ...]
-    last: tuple[LayerParity, ...] = ()
+    path: Path
+    right: Path | None
+    trusted: bool
+    moved: Set[str]
 
 
 def compare_layers(
     model: keras.Model,
     signature: Signature,
-    path: Path,
+    searched: Searched,
     batch: Samples,
     epsilon: float,
     *,
     wrong_outputs: Set[str],
-    right: Path | None = None,
-    trusted: bool = False,
-    moved: Set[str] = frozenset(),
 ) -> Layers:
     """Compare the layers of a model in a file.
 
     Args:
         model: The model.
         signature: What it is called with.
-        path: The file.
+        searched: The file.
         batch: Inputs to run; the first sample alone, if the layers' outputs are more than
             `LARGEST_PAIR` bytes and the signature leaves the batch free.
         epsilon: Spacing at 1 of the coarsest dtype that may be computed in.
         wrong_outputs: Names, in the model, of the outputs from which to search; none if the file
             agrees.
-        right: A graph with the same names that computes the right outputs, if there is one.
-        trusted: Whether the file should hold the very same as `right`, so that a tensor that does
-            not is wrong also where no output shows it.
-        moved: Names of the operators whose outputs may be rescaled.
     """
     keras_side = KerasSide(model, signature, batch)
     shapes = keras_side.record(set())
@@ -94,8 +91,8 @@ def compare_layers(
         keras_side = KerasSide(model, signature, batch)
         shapes = keras_side.record(set())
     inputs = [spec.name for spec in signature.specs]
-    file = Side(Taps(path, model), shapes, inputs, batch)
-    twin = Side(Taps(right, model), shapes, inputs, batch) if right is not None else None
+    file, right = Side(Taps(searched.path, model), shapes, inputs, batch), searched.right
+    twin = None if right is None else Side(Taps(right, model), shapes, inputs, batch)
     found = _Findings()
     for portion in portions(file.offers, twin.offers if twin else {}, shapes):
         offers = [*file.offers_of(portion), *(twin.offers_of(portion) if twin else [])]
@@ -111,8 +108,10 @@ def compare_layers(
                 found.held.add(match.place)
             elif twin is not None and value in rights:
                 match = best_match(rights[value], twin.offers[value], record) or match
-                row = found.judge(array, rights[value], match, record, value, trusted=trusted)
-            elif not (row.status == "rescaled" and value.partition(":")[0] in moved):
+                row = found.judge(
+                    array, rights[value], match, record, value, trusted=searched.trusted
+                )
+            elif not (row.status == "rescaled" and value.partition(":")[0] in searched.moved):
                 found.bad.add(value)
             if np.isinf(row.onnx):  # too large for float16, say: right for no graph
                 found.bad.add(value)

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ...graph.layer_names import LayerPaths
+from ...graph.layer_paths import LayerPaths
 from ..measure import errors_of, scale_of
 from ..report import Fault
 from ..rule import FLOOR

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import onnx
 
-from ...graph.layer_names import LayerPaths
+from ...graph.layer_paths import LayerPaths
 from ...runtime.session import LEVELS, OnnxRuntime, Run, with_outputs
 from ..ancestry import nearest
 

@@ -5,7 +5,6 @@ the first also in float64 (`float64.py`), which is the truth; `rule.py` judges t
 an export, with the first file in Keras's place. Imports no TensorFlow.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -13,20 +12,20 @@ import numpy as np
 import onnx
 
 from ...defaults import CPU
-from ...errors import ExportError
+from ...errors import ExportError, UnfitSizesError
 from ...files.provenance import OF_ONNX, versions
 from ...runtime.providers import require_providers
 from ...runtime.session import LEVELS, Samples, by_position
 from ..measure import errors_of, scale_of
 from ..quantised import UNCALIBRATED, as_read, notes_of_bits, quantised_operators, with_parts
 from ..report import Fault, OutputParity, ParityReport
-from ..rule import MULTIPLE, TRUTHS, compare
-from ..samples.given import LARGEST_BATCH, split
+from ..rule import MULTIPLE, TRUTHS, Standard, compare
+from ..samples.given import split
 from ..samples.kinds import (
+    LARGEST_BATCH,
     Batch,
     Drawn,
     NothingFiniteError,
-    UnfitSizesError,
     by_kind,
     draw_kinds,
     drawn_for,
@@ -243,19 +242,11 @@ def _compared(
     rows = []
     for i, name in enumerate(outputs):
         errors = [errors_of(true[i], level[i], scale_of(true[i])).max for level in first]
-        row = compare(
-            name,
-            *where,
-            reference,
-            truth=true[i],
-            own=first[int(errors[1] > errors[0])][i],  # the first file as badly as it may run
-            plain=second[0][i],
-            optimised=second[1][i],
-            epsilon=epsilon,
-            rounded=functools.partial(_of_output, rounded, i),
-            quantised=bool(bits),
-        )
-        rows.append(dataclasses.replace(row, own="the first file"))
+        own = first[int(errors[1] > errors[0])][i]  # the first file as badly as it may run
+        of_output = functools.partial(_of_output, rounded, i)
+        standard = Standard(true[i], reference, own, "the first file", epsilon, of_output)
+        found = [level[i] for level in second]
+        rows.append(compare(name, *where, standard, found, quantised=bool(bits)))
     return rows
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from keras_bn.interception import call_of, replaced_methods
 
-from ...graph.layer_names import LayerPaths
+from ...graph.layer_paths import LayerPaths
 
 __all__ = ["Intermediate", "Recorder"]
 

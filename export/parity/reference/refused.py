@@ -30,7 +30,7 @@ from tensorflow.python.ops import gen_nn_ops
 
 from keras_bn.interception import replaced_methods
 
-from ...graph.layer_names import LayerPaths
+from ...graph.layer_paths import LayerPaths
 
 __all__ = ["StoodIn", "standing_in"]
 

@@ -9,12 +9,11 @@ import numpy as np
 from ...errors import ExportError, one_line
 from ...files.arrays_file import in_words, is_batch_of
 from ...runtime.session import Samples
-from .kinds import Batch
+from .kinds import LARGEST_BATCH, Batch
 
-__all__ = ["LARGEST_BATCH", "split"]
+__all__ = ["split"]
 
 FIRST_BATCHES = (1, 2)
-LARGEST_BATCH = 63  # odd
 
 
 def split(

@@ -20,16 +20,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...errors import ExportError
+from ...errors import ExportError, UnfitSizesError
 from ...runtime.session import Run, Samples
 from .distribution import Distribution
 
 __all__ = [
+    "LARGEST_BATCH",
     "Batch",
     "Drawn",
     "Kinds",
     "NothingFiniteError",
-    "UnfitSizesError",
     "by_kind",
     "draw_kinds",
     "drawn_for",
@@ -42,6 +42,7 @@ Result = TypeVar("Result")
 Refusal = Callable[[Iterable[Iterable[int]], Exception], ExportError]
 
 DRAWN_BATCHES = (1, 2, 3)
+LARGEST_BATCH = 63  # odd
 EDGE_SAMPLES = 2
 # Sizes of an unknown dimension, and what to try behind each as another one: first odd sizes that
 # differ from axis to axis, then what a network that halves its input four or five times can take.
@@ -50,10 +51,6 @@ FURTHER = ((13, 6), (16, 16), (32, 32))
 LARGEST_SIZE, LARGEST_SAMPLE = 2**16, 2**22  # of a dimension; values of an input
 LARGEST_INPUT = 2**27  # values by known sizes alone; a gigabyte as they are drawn
 RANGES = ((0.0, 1.0), (1.0, 10.0))  # for logarithms, roots and their like
-
-
-class UnfitSizesError(ExportError):
-    """What is to run does not on samples of this shape."""
 
 
 class NothingFiniteError(ExportError):

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...errors import ExportError, one_line
-from .kinds import UnfitSizesError
+from ...errors import ExportError, UnfitSizesError, one_line
 
 __all__ = ["cannot_run"]
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ...graph.exact import ExactTensor, constant, is_constant
 from ...graph.names import Names
-from .algebra.affine import Affine, Array
 from .reason import NotExactError, Reason
 
-__all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "mapped", "trimmed"]
+__all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "trimmed"]
 
+Array = NDArray[np.float64]
 LOST_BITS = 2  # that a weight may lose where it becomes smaller than its dtype's normal numbers
 
 
@@ -73,14 +74,6 @@ def least_normal(dtype: ir.DataType) -> float:
     if dtype is ir.DataType.BFLOAT16:
         dtype = ir.DataType.FLOAT  # of the same exponents
     return float(np.finfo(dtype.numpy()).tiny)
-
-
-def mapped(value: ir.Value, a: Affine) -> ExactTensor:
-    """Return what a map makes of a constant, which may grow along axes of size 1."""
-    tensor = ExactTensor.of(value.const_value)  # type: ignore[arg-type]
-    if a.is_scale and np.broadcast_shapes(tensor.sizes, a.scale.shape) == tensor.sizes:
-        return tensor * a.scale
-    return ExactTensor(a.scale * tensor.exact + a.shift, tensor.dtype)
 
 
 def trimmed(array: Array) -> Array:

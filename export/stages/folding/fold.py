@@ -37,6 +37,7 @@ from .edits import LOST_BITS, Writer
 from .plan import Plan, complete
 from .reason import NotExactError, Reason
 from .report import Fold, FoldReport, Refusal
+from .rules.table import is_alone, moves_of
 from .savings import require_less_work, saved_by_plan
 from .tensors import name_of
 from .trunks import Trunks
@@ -127,6 +128,8 @@ class _Walk:
                 self.graph,
                 node,
                 self.order,
+                moves_of,
+                is_alone,
                 way.may_undo,
                 way.may_undo_shift,
                 way.may_add,

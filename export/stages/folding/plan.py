@@ -12,7 +12,7 @@ no operator has a change left to make up for; nothing of the graph changes befor
 
 import dataclasses
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -20,11 +20,11 @@ import onnx_ir as ir
 from ...graph.exact import is_constant
 from ...graph.operators import is_onnx
 from .algebra.affine import Affine, same
-from .edits import Edit, New, mapped
+from .edits import Edit, New
+from .maps import mapped, require_fit
 from .reason import NotExactError, Reason
-from .rules.table import is_alone, moves_of
-from .rules.ways import Maps, Move
-from .tensors import name_of, require_fit
+from .rules.ways import Maps, Move, MovesOf
+from .tensors import name_of
 
 __all__ = ["Plan", "complete"]
 
@@ -52,6 +52,8 @@ class Plan:
         graph: The graph that may change.
         removed: The affine operator to remove.
         order: Where each node is in the graph.
+        moves_of: Returns the ways in which a node can take part.
+        is_alone: Says whether no change elsewhere helps a node that has a map to apply.
         may_undo: Whether other readers of a demanded tensor may undo a scale.
         may_undo_shift: Likewise a shift.
         may_add: Whether a linear operator without a bias may get an Add behind it.
@@ -70,6 +72,8 @@ class Plan:
     graph: ir.Graph
     removed: ir.Node
     order: Mapping[ir.Node, float]
+    moves_of: MovesOf
+    is_alone: Callable[[ir.Node], bool]
     may_undo: bool = False
     may_undo_shift: bool = False
     may_add: bool = False
@@ -177,6 +181,17 @@ class Plan:
             if change is not None and change.demanded_by is not None
         }
 
+    def ways_of(self, node: ir.Node, demanded: Maps) -> list[Move]:
+        """Return the ways in which a node can take part; an error tells which node it is."""
+        try:
+            return self.moves_of(node, self.pending_of(node), demanded, self.removed)
+        except NotExactError as e:
+            detail = f"{node.op_type} {name_of(node)}" + (f": {e.detail}" if e.detail else "")
+            raise NotExactError(e.reason, detail) from None
+        except Exception as e:  # operands that do not fit together: the caller tells the origin
+            e.add_note(f"{node.op_type} {name_of(node)}")
+            raise
+
     def pop(self) -> ir.Node | None:
         """Return the first node that has a change to make up for, None if there is none."""
         if not self.queue:
@@ -224,8 +239,8 @@ class Plan:
     def _push_reader(self, node: ir.Node) -> None:
         """Let a reader of a changed tensor make up for it; what cannot is best told at once."""
         self._push(node)
-        if is_alone(node):
-            _moves_of(node, self.pending_of(node), {}, self.removed)
+        if self.is_alone(node):
+            self.ways_of(node, {})
 
     def _require_undoable(self, value: ir.Value, a: Affine) -> None:
         if not self.may_undo:
@@ -244,7 +259,7 @@ def complete(plan: Plan) -> Plan:
         NotExactError: If no way leads to the end.
     """
     while (node := plan.pop()) is not None:
-        moves = _moves_of(node, plan.pending_of(node), plan.demanded_of(node), plan.removed)
+        moves = plan.ways_of(node, plan.demanded_of(node))
         if len(moves) == 1:
             plan.apply(node, moves[0])
             continue
@@ -260,18 +275,6 @@ def complete(plan: Plan) -> Plan:
                     break
         raise error
     return plan
-
-
-def _moves_of(node: ir.Node, pending: Maps, demanded: Maps, removed: ir.Node) -> list[Move]:
-    """Return the ways in which a node can take part; an error tells which node it is."""
-    try:
-        return moves_of(node, pending, demanded, removed)
-    except NotExactError as e:
-        detail = f"{node.op_type} {name_of(node)}" + (f": {e.detail}" if e.detail else "")
-        raise NotExactError(e.reason, detail) from None
-    except Exception as e:  # operands that do not fit together: the caller tells the model's origin
-        e.add_note(f"{node.op_type} {name_of(node)}")
-        raise
 
 
 def _readers(value: ir.Value) -> list[ir.Node]:

@@ -4,18 +4,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.exact import is_constant
-from .algebra.affine import Affine, constant_along
 from .reason import NotExactError, Reason
 
-__all__ = [
-    "constant_where_resized",
-    "integers",
-    "known_sizes",
-    "name_of",
-    "require_fit",
-    "sizes_of",
-    "to_rank",
-]
+__all__ = ["integers", "known_sizes", "name_of", "sizes_of"]
 
 Sizes = list[int | str | None]
 
@@ -62,48 +53,3 @@ def integers(node: ir.Node, index: int, attribute: str) -> list[int] | None:
     if not is_constant(operand) or operand.const_value is None:
         raise NotExactError(Reason.PARAMETERS_NOT_CONSTANT, f"tensor {operand.name!r}")
     return [int(n) for n in np.ravel(operand.const_value.numpy())]
-
-
-def constant_where_resized(node: ir.Node, a: Affine) -> Affine:
-    """Return the map if it is the same along the axes whose size a node changes.
-
-    Raises:
-        NotExactError: If it is not.
-    """
-    before, after = known_sizes(node.inputs[0]), known_sizes(node.outputs[0])
-    added = len(after) - len(before)
-    resized = set(range(added))
-    for axis, size in enumerate(before):
-        other = after[axis + added]
-        if size is None or size != other:
-            resized.add(axis + added)
-    return constant_along(a, resized)
-
-
-def to_rank(a: Affine, rank: int) -> Affine:
-    """Return a map for a tensor that broadcasting gives another rank: axes are added in front.
-
-    Raises:
-        NotExactError: If the tensor lacks an axis along which the map differs.
-    """
-    if a.rank <= rank:
-        return a.moved(lambda array: array.reshape((1,) * (rank - a.rank) + array.shape))
-    if any(axis < a.rank - rank for axis in a.axes):
-        raise NotExactError(Reason.NOT_PER_CHANNEL, "an operand is the same for all channels")
-    return a.moved(lambda array: array.reshape(array.shape[a.rank - rank :]))
-
-
-def require_fit(a: Affine, value: ir.Value) -> None:
-    """Require that a tensor has the axes along which a map differs.
-
-    Raises:
-        NotExactError: If it does not, or if its sizes are unknown.
-    """
-    sizes = known_sizes(value)
-    for axis in a.axes:
-        if not isinstance(sizes[axis], int):
-            raise NotExactError(Reason.SHAPE_UNKNOWN, f"axis {axis} of tensor {value.name!r}")
-        if {a.scale.shape[axis], a.shift.shape[axis]} - {1, sizes[axis]}:
-            raise NotExactError(
-                Reason.NOT_PER_CHANNEL, f"tensor {value.name!r} is the same for all channels"
-            )

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...graph.exact import is_constant
+from ...graph.families import NONLINEAR
 from ...graph.operators import is_onnx
 from .algebra.affine import Affine
 from .reason import NotExactError, Reason
-from .rules.table import NONLINEAR
 from .tensors import name_of
 
 __all__ = ["Trunks"]

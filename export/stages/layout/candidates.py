@@ -28,7 +28,7 @@ PERMUTED: Mapping[str, Rule] = {
     **dense.RULES,
     **reshape.RULES,
 }
-SHUFFLED = shuffle.RULES
+SHUFFLED = {**shuffle.RULES, **reshape.SHUFFLED_RULES}
 
 
 def find_moves(views: Views) -> dict[ir.Node, Move]:

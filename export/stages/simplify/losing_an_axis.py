@@ -19,7 +19,6 @@ import onnx_ir as ir
 from ...graph.exact import is_constant
 from ...graph.families import ELEMENTWISE
 from .editor import Editor
-from .shapes.edges import cuts_of, pads_of
 from .shapes.sizes import Size
 
 __all__ = ["Lesser", "axes_through", "without_axis"]
@@ -220,14 +219,14 @@ def _concat_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) ->
 
 
 def _pad(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
-    data, pads = node.inputs[0], pads_of(editor.known, node)
+    data, pads = node.inputs[0], editor.known.pads(node)
     if data is None or pads is None or not all(isinstance(n, int) for side in pads for n in side):
         return None
     return None if any(side[axis] for side in pads) else [(data, axis), (node.outputs[0], axis)]
 
 
 def _pad_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
-    sides = pads_of(editor.known, node) or ()
+    sides = editor.known.pads(node) or ()
     pads = [n for side in sides for n in (*side[:axis], *side[axis + 1 :]) if isinstance(n, int)]
     constant = editor.integers(f"{node.outputs[0].name}/pads", pads)
     fill = [node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] is not None else []
@@ -235,7 +234,7 @@ def _pad_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Pa
 
 
 def _slice(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | None:
-    data, cuts = node.inputs[0], cuts_of(editor.known, node)
+    data, cuts = node.inputs[0], editor.known.cuts(node)
     if data is None or cuts is None or not all(isinstance(n, int) for cut in cuts for n in cut):
         return None
     return [(data, axis), (node.outputs[0], axis)]
@@ -244,7 +243,7 @@ def _slice(editor: Editor, node: ir.Node, value: ir.Value, axis: int) -> Axes | 
 def _slice_without(editor: Editor, node: ir.Node, axis: int, lesser: Lesser) -> Parts:
     rows = [
         (cut.start, cut.end, cut.axis - (cut.axis > axis), cut.step)
-        for cut in cuts_of(editor.known, node) or ()
+        for cut in editor.known.cuts(node) or ()
         if cut.axis != axis  # one element out of one
     ]
     columns = zip(*rows, strict=True) if rows else [(0,), (np.iinfo(np.int64).max,), (0,), (1,)]

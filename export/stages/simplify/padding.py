@@ -15,7 +15,6 @@ import onnx_ir as ir
 from ...graph.exact import is_constant
 from .editor import Editor
 from .nonnegative import is_never_negative
-from .shapes.edges import cuts_of, pads_of
 from .shapes.windows import window_padding
 
 __all__ = ["absorb_padding"]
@@ -54,7 +53,7 @@ def _zero_padding(editor: Editor, pad: ir.Node) -> Pads | None:
         fill.const_value is None or not is_constant(fill) or fill.const_value.numpy().any()
     ):
         return None
-    both = pads_of(editor.known, pad)
+    both = editor.known.pads(pad)
     if both is None or any(n for side in both for n in side[:2]):
         return None
     numbers = [n for side in both for n in side[2:] if isinstance(n, int) and n >= 0]
@@ -125,7 +124,7 @@ def _crop(editor: Editor, node: ir.Node) -> bool:
         return False
     known = editor.known
     whole, part = known.shape(node.inputs[0]), known.shape(node.outputs[0])
-    cuts = cuts_of(known, node)
+    cuts = known.cuts(node)
     if whole is None or part is None or cuts is None or "output_shape" in transposed.attributes:
         return False
     rank = len(whole) - 2

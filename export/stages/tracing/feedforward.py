@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_bn.layer import BatchNormalization
+from keras_bn.interception import has_batch_norm_call
 
 from .conversions import place_operator
 
@@ -49,8 +49,6 @@ UP_SAMPLING: dict[str, dict[str, Any]] = {
 def feedforward_method(layer: Any) -> tuple[str, Callable[..., Any]] | None:
     """Return the method of a layer to replace and by what; None if the layer is none of these."""
     writers = {
-        keras.layers.BatchNormalization.call: _batch_norm,
-        BatchNormalization.call: _batch_norm,
         keras.layers.Dense.call: _dense,
         keras.layers.Embedding.call: _embedding,
         keras.layers.PReLU.call: _prelu,
@@ -59,7 +57,8 @@ def feedforward_method(layer: Any) -> tuple[str, Callable[..., Any]] | None:
         keras.layers.UpSampling2D.call: _up_sampling,
         keras.layers.UpSampling3D.call: _up_sampling,
     }
-    write = writers.get(getattr(type(layer), "call", None))
+    call = getattr(type(layer), "call", None)
+    write = _batch_norm if has_batch_norm_call(layer) else writers.get(call)
     if write is None or "call" in vars(layer):
         return None
     return "call", lambda *args, **kwargs: write(layer, *args, **kwargs)
@@ -89,7 +88,12 @@ def _batch_norm(
         _channels_second(rank, layer.axis % rank),
     )
     y = ops.cast(y, layer.compute_dtype)
-    return layer.activated(y) if isinstance(layer, BatchNormalization) else y
+    return y if _is_stock(layer) else layer.activated(y)
+
+
+def _is_stock(layer: Any) -> bool:
+    """Say whether a batch norm is Keras's own, or of a class that leaves its `call` alone."""
+    return bool(type(layer).call is keras.layers.BatchNormalization.call)
 
 
 def _affine(layer: Any) -> tuple[Any, Any]:
@@ -106,7 +110,7 @@ def _by_the_batch(
     Its fused kernel is none of ONNX's operators.
     """
     weighted = mask is not None or sample_weight is not None or hasattr(inputs, "_keras_mask")
-    if not isinstance(layer, BatchNormalization):
+    if _is_stock(layer):
         return None
     if weighted or layer.ghost_batch_size or layer.renorm or layer.synchronized:
         fused = layer.fused
@@ -204,9 +208,13 @@ def _inference(layer: Any) -> dict[str, Any]:
 
 def _is_by_sample(layer: Any) -> bool:
     """Say whether a layer is known to treat each sample of a batch by itself in inference."""
-    own = (keras.Sequential, keras.src.models.functional.Functional, BatchNormalization)
+    own = (keras.Sequential, keras.src.models.functional.Functional)
     return all(
-        (type(part) in own or type(part).__module__.startswith("keras.src.layers."))
+        (
+            type(part) in own
+            or type(part).__module__.startswith("keras.src.layers.")
+            or has_batch_norm_call(part)
+        )
         and (not isinstance(part, NOT_BY_SAMPLE) or _is_plain_recurrent(part))
         for part in layer._flatten_layers()
     )

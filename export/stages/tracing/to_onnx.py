@@ -12,7 +12,7 @@ from tf2onnx.tf_utils import TF_TO_ONNX_DTYPE
 from tf2onnx.tfonnx import process_tf_graph
 
 from ...errors import ExportError
-from ...graph.layer_names import LayerPaths
+from ...graph.layer_paths import LayerPaths
 from ...graph.onnx_inference import captured_logs
 from .channels_first import CHANNELS_FIRST, add_along_the_last_axis
 from .conversions import HANDLERS

@@ -26,7 +26,8 @@ from keras_bn.version import __version__
 
 from ...defaults import DEFAULT_OPSET, OPSETS
 from ...errors import ExportError, one_line
-from ...graph.layer_names import LayerPaths, name_after_layers, name_constants
+from ...graph.layer_names import name_after_layers, name_constants
+from ...graph.layer_paths import LayerPaths
 from ...graph.names import Names
 from ...graph.onnx_inference import infer_shapes
 from ...signature import Signature, output_names, signature_of

@@ -7,11 +7,12 @@ from typing import get_args
 import pytest
 from typer.main import get_command
 
-from keras_bn.export.commands.cli import app, parity_app
+from keras_bn.export.__main__ import program
 from keras_bn.export.commands.options import PRECISIONS
+from keras_bn.export.parity.__main__ import program as parity_program
 from keras_bn.export.stages.precision.report import Precision
 
-COMMANDS = get_command(app).commands
+COMMANDS = get_command(program()).commands
 NAMES = ["bench", "check", "demo", "export", "fold", "inspect", "recalibrate"]
 
 
@@ -50,7 +51,7 @@ def test_every_example_parses(page, name):
 
 
 def test_every_example_of_the_parity_script_parses():
-    (command,) = [get_command(parity_app)]
+    (command,) = [get_command(parity_program())]
     examples = command.epilog.splitlines()[1:]
     assert len(examples) == len(COMMANDS["check"].epilog.splitlines()) - 1
     for example in examples:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_bn.export import ExportError
-from keras_bn.export.commands.cli import app
+from keras_bn.export.__main__ import program
 from keras_bn.export.files import onnx_file as saving
 from keras_bn.export.parity.graphs import latencies
 from keras_bn.export.runtime.latency import FOLDED, UNFOLDED, Latency, Timing
@@ -24,7 +24,7 @@ from tests.tolerances import assert_close
 
 def fold(*words):
     """Run the command; return what it prints. What it raises `cli.run` turns into one line."""
-    done = CliRunner().invoke(app, ["fold", *map(str, words)])
+    done = CliRunner().invoke(program(), ["fold", *map(str, words)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0

@@ -13,6 +13,8 @@ from keras_bn.export.commands import benched
 from keras_bn.export.commands import timing as bench
 from keras_bn.export.commands.onnx_timing import bench_onnx
 from keras_bn.export.files.provenance import versions
+from keras_bn.export.stages.conversion import convert
+from keras_bn.export.stages.converted import StageFiles
 from tests.commands import assert_one_line
 from tests.export.foreign_graphs import TORCH, foreign
 
@@ -21,6 +23,12 @@ from tests.export.foreign_graphs import TORCH, foreign
 def timed(run):
     """Return a function that runs the command briefly."""
     return lambda path, *words: run("bench", path, "--seconds", 0.1, *words)
+
+
+@pytest.fixture
+def stages(tmp_path):
+    """Return the stages of an export that has yet to be made."""
+    return StageFiles(tmp_path, convert)
 
 
 def test_keras_unfolded_and_folded_take_turns(timed, files):
@@ -77,7 +85,7 @@ def test_onnx_file_is_timed_against_its_folded_self(timed, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "model.onnx"]
 
 
-def test_what_runs_is_before_folding_and_behind_it(files, monkeypatch):
+def test_what_runs_is_before_folding_and_behind_it(files, stages, monkeypatch):
     operators = {}
     original = bench.runner_of
 
@@ -87,7 +95,7 @@ def test_what_runs_is_before_folding_and_behind_it(files, monkeypatch):
 
     monkeypatch.setattr(bench, "runner_of", recorded)
     model = keras.models.load_model(files / "model.keras", compile=False)
-    bench.bench_keras(model, files / "model.keras", seconds=0.01)
+    bench.bench_keras(model, files / "model.keras", stages, seconds=0.01)
     assert "BatchNormalization" in operators["layout"] or "Mul" in operators["layout"]
     assert not {"BatchNormalization", "Mul"} & set(operators["folding"])
 
@@ -152,17 +160,19 @@ def test_what_cannot_be_timed_is_one_line(timed, files, tmp_path):
     assert_one_line(timed(tmp_path / "odd.onnx"), "must run on a drawn batch", "odd.onnx")
 
 
-def test_model_of_several_arguments_and_outputs_is_timed(tmp_path):
+def test_model_of_several_arguments_and_outputs_is_timed(stages, tmp_path):
     a, b = keras.Input((3,), name="a"), keras.Input((4,), batch_size=None, name="b")
     model = keras.Model({"a": a, "b": b}, [keras.layers.Dense(2)(a), keras.layers.Dense(2)(b)])
-    found = bench.bench_keras(model, tmp_path / "model.keras", batch_size=3, seconds=0.01)
+    found = bench.bench_keras(model, tmp_path / "model.keras", stages, batch_size=3, seconds=0.01)
     assert found.latency.batch_size == 3
     assert len(found.latency.timings) == 3
 
 
-def test_file_with_its_channels_second_is_timed_on_the_same_batch(files):
+def test_file_with_its_channels_second_is_timed_on_the_same_batch(files, stages):
     model = keras.models.load_model(files / "model.keras", compile=False)
     file = files / "second.onnx"
     export_onnx(model, file, inputs_as_nchw="image", check=False)
-    found = bench.bench_keras(model, files / "model.keras", file=file, batch_size=2, seconds=0.01)
+    found = bench.bench_keras(
+        model, files / "model.keras", stages, file=file, batch_size=2, seconds=0.01
+    )
     assert len(found.latency.timings) == 3

@@ -110,9 +110,9 @@ def test_fold_tells_its_proof(run, files, tmp_path):
 
 
 def test_fold_that_changes_the_model_writes_nothing(run, files, tmp_path, monkeypatch):
-    import keras_bn.export.foreign.fold_any as fold_any
+    import keras_bn.export.foreign.fold_opened as fold_opened
 
-    fold, out = fold_any.fold, tmp_path / "out.onnx"
+    fold, out = fold_opened.fold, tmp_path / "out.onnx"
 
     def wrong(model, **options):
         folded, report = fold(model, **options)
@@ -120,7 +120,7 @@ def test_fold_that_changes_the_model_writes_nothing(run, files, tmp_path, monkey
         value.const_value = type(value.const_value)(value.const_value.exact * 1.01, value.dtype)
         return folded, report
 
-    monkeypatch.setattr(fold_any, "fold", wrong)
+    monkeypatch.setattr(fold_opened, "fold", wrong)
     out.write_text("old")
     done = run("fold", files["before"], out)
     assert done.returncode == 1

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from keras_bn.export import export_onnx
-from keras_bn.export.graph.layer_names import LayerPaths
+from keras_bn.export.graph.layer_paths import LayerPaths
 from keras_bn.export.stages.folding.fold import fold
 
 OVERFLOW = 1e5  # beyond the largest number of float16, 65,504

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from keras_bn import BatchNormalization
 from keras_bn.export import ExportError, check_parity, export_onnx
 from keras_bn.export.parity import batch_size
-from keras_bn.export.parity.samples.given import LARGEST_BATCH
+from keras_bn.export.parity.samples.kinds import LARGEST_BATCH
 from keras_bn.export.signature import signature_of
 from keras_bn.export.stages import conversion
 from tests.export.parity.parity_faults import wrong_fold

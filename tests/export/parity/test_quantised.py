@@ -117,13 +117,8 @@ def judged(truth, found, *, quantised):
         "y",
         "given",
         "CPUExecutionProvider",
-        "float64",
-        truth=truth,
-        own=truth,
-        plain=found,
-        optimised=found,
-        epsilon=2.0**-23,
-        rounded=list,
+        rule.Standard(truth, "float64", truth, "Keras", 2.0**-23, list),
+        (found, found),
         quantised=quantised,
     )
 

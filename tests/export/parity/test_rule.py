@@ -24,13 +24,8 @@ def judged(truth, own, plain, optimised=None, rounded=never):
         "y",
         "drawn",
         "CPUExecutionProvider",
-        "float64",
-        truth=truth,
-        own=own,
-        plain=plain,
-        optimised=plain if optimised is None else optimised,
-        epsilon=EPSILON,
-        rounded=rounded,
+        rule.Standard(truth, "float64", own, "Keras", EPSILON, rounded),
+        (plain, plain if optimised is None else optimised),
     )
 
 
@@ -114,13 +109,8 @@ def test_reference_that_is_not_float64_has_a_constant_tolerance():
         "y",
         "drawn",
         "CPUExecutionProvider",
-        "Keras itself; no float64",
-        truth=truth,
-        own=truth,
-        plain=truth * (1 + 100 * EPSILON),
-        optimised=truth,
-        epsilon=EPSILON,
-        rounded=never,
+        rule.Standard(truth, "Keras itself; no float64", truth, "Keras", EPSILON, never),
+        (truth * (1 + 100 * EPSILON), truth),
     )
     assert row.tolerance == rule.FALLBACK * EPSILON
     assert not row.passed  # every value is off, and the root mean square too

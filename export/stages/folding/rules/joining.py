@@ -13,8 +13,9 @@ import onnx_ir as ir
 from ....graph.operators import is_onnx
 from ..algebra.affine import Affine, identity, through_product
 from ..algebra.rearranging import joined, split
+from ..maps import to_rank
 from ..reason import NotExactError, Reason
-from ..tensors import integers, known_sizes, to_rank
+from ..tensors import integers, known_sizes
 from .ways import Maps, Move, Rule
 
 __all__ = ["JOINING"]

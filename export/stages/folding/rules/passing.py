@@ -8,8 +8,9 @@ import onnx_ir as ir
 from ....graph.exact import FLOATING, exact, is_constant
 from ..algebra.affine import Affine, constant_along, through_maximum, through_product
 from ..algebra.rearranging import repeated, reshaped, transposed, unrepeated
+from ..maps import constant_where_resized, to_rank
 from ..reason import NotExactError, Reason
-from ..tensors import Sizes, constant_where_resized, integers, known_sizes, to_rank
+from ..tensors import Sizes, integers, known_sizes
 from .ways import Rule, passing
 
 __all__ = ["PASSING"]

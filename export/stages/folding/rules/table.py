@@ -2,6 +2,7 @@
 
 import onnx_ir as ir
 
+from ....graph.families import NONLINEAR
 from ....graph.operators import is_onnx
 from ..affine_nodes import AffineNode, read, written
 from ..algebra.affine import Affine
@@ -15,17 +16,10 @@ from .passing import PASSING
 from .taking import TAKING
 from .ways import Maps, Move
 
-__all__ = ["NONLINEAR", "is_alone", "moves_of"]
+__all__ = ["is_alone", "moves_of"]
 
 RULES = LINEAR | PASSING | JOINING | PADDING | TAKING
 TOGETHER = {*LINEAR, *JOINING, "BatchNormalization", "Split"}
-NONLINEAR = frozenset(
-    """Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Equal Erf Exp
-    Floor Gelu Greater GroupNormalization HardSigmoid HardSwish Hardmax InstanceNormalization
-    LRN LayerNormalization Less Log LogSoftmax LpNormalization Max Min Mish Mod Pow Reciprocal
-    Round Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh
-    ThresholdedRelu TopK""".split()
-)
 
 
 def moves_of(node: ir.Node, pending: Maps, demanded: Maps, removed: ir.Node) -> list[Move]:

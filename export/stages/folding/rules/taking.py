@@ -6,7 +6,8 @@ import onnx_ir as ir
 from ....graph.exact import exact, is_constant
 from ..algebra.affine import Affine, constant_along
 from ..algebra.rearranging import placed, taken
-from ..edits import Edit, New, mapped
+from ..edits import Edit, New
+from ..maps import mapped
 from ..reason import NotExactError, Reason
 from ..tensors import integers, known_sizes
 from .ways import Maps, Move, Rule, passing

@@ -9,7 +9,7 @@ from ..algebra.affine import Affine
 from ..edits import Edit
 from ..reason import NotExactError, Reason
 
-__all__ = ["Maps", "Move", "Rule", "passing"]
+__all__ = ["Maps", "Move", "MovesOf", "Rule", "passing"]
 
 Maps = Mapping[int, Affine]
 
@@ -32,6 +32,9 @@ class Move:
 # What an operator does about pending maps of its inputs and a demanded map of its output: the
 # ways, best first.
 Rule = Callable[[ir.Node, Maps, Affine | None], list[Move]]
+# The same of any operator: by input the pending maps, by output the demanded ones, and the affine
+# operator that all this is to remove.
+MovesOf = Callable[[ir.Node, Maps, Maps, ir.Node], list[Move]]
 Through = Callable[[ir.Node, Affine], Affine]
 
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from ..move import Move, flag, numbers, rank_of
 from ..permutation import Layout, Permutation, Shuffled, identity, insert, order
 
-__all__ = ["RULES", "reshape_shuffled"]
+__all__ = ["RULES", "SHUFFLED_RULES"]
 
 
 class _Dimension(NamedTuple):
@@ -174,7 +174,7 @@ def _reshape(node: ir.Node, at: int, layout: Permutation) -> Move | None:
     return _moved(node, reshaping, before, after)
 
 
-def reshape_shuffled(node: ir.Node, at: int, layout: Shuffled) -> Move | None:
+def _reshape_shuffled(node: ir.Node, at: int, layout: Shuffled) -> Move | None:
     """Take a shuffled dimension apart again: in what is stored, its factors are permuted."""
     if at > 0 or (reshaping := _reshaping(node)) is None:
         return None
@@ -231,3 +231,4 @@ def _unknown(dimensions: tuple[_Dimension, ...]) -> int:
 
 
 RULES = {"Flatten": _reshape, "Reshape": _reshape}
+SHUFFLED_RULES = {"Flatten": _reshape_shuffled, "Reshape": _reshape_shuffled}

@@ -19,7 +19,6 @@ from ....graph.exact import is_constant
 from ....graph.families import ELEMENTWISE
 from ..move import Arrangement, Move, flag, rank_of
 from ..permutation import Shuffled, identity
-from .reshape import reshape_shuffled
 
 __all__ = ["RULES"]
 
@@ -99,8 +98,6 @@ def _matrix_multiply(node: ir.Node, at: int, layout: Shuffled) -> Move | None:
 RULES: dict[str, Callable[[ir.Node, int, Shuffled], Move | None]] = {
     **dict.fromkeys(ELEMENTWISE | {"Dropout"}, _elementwise),
     "BatchNormalization": _batch_normalization,
-    "Flatten": reshape_shuffled,
     "Gemm": _matrix_multiply,
     "MatMul": _matrix_multiply,
-    "Reshape": reshape_shuffled,
 }

@@ -1,8 +1,9 @@
 """What is known of every shape in a graph, and of every integer that is computed from shapes.
 
 One walk down the graph. A dimension that varies is an unknown of its own, and each operator says
-what its outputs' sizes are in terms of its inputs' (`rules.py`), so that two dimensions that are
-equal in every run are found equal: behind a Conv1DTranspose of stride 2 and a Slice, 2*n.
+what its outputs' sizes are in terms of its inputs' (`rules.py`, `windows.py`), so that two
+dimensions that are equal in every run are found equal: behind a Conv1DTranspose of stride 2 and a
+Slice, 2*n.
 
 ONNX's own inference forgets: a dimension that it cannot write as a number or as an existing name
 gets a new name. Where an operator is unknown here, what the graph declares is taken.
@@ -11,11 +12,13 @@ gets a new name. Where an operator is unknown here, what the graph declares is t
 import onnx_ir as ir
 
 from ....graph.operators import is_standard
+from . import rules, windows
 from .integers import integers_of
 from .known import INTEGER, LARGEST, Integers, KnownShapes
-from .rules import RULES
 
 __all__ = ["known_shapes"]
+
+RULES = {**rules.RULES, **windows.RULES}
 
 
 def known_shapes(graph: ir.Graph) -> KnownShapes:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .edges import cuts_of
 from .known import INTEGER, KnownShapes
 from .sizes import Size, is_nonnegative, product, unknown
 
@@ -107,7 +106,7 @@ def _concat(known: KnownShapes, node: ir.Node) -> Any:
 
 
 def _slice(known: KnownShapes, node: ir.Node) -> Any:
-    data, cuts = known.integers(node.inputs[0]), cuts_of(known, node)
+    data, cuts = known.integers(node.inputs[0]), known.cuts(node)
     if data is None or cuts is None:
         return None
     index = [slice(None)] * data.ndim

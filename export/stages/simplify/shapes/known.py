@@ -2,11 +2,14 @@
 
 What is asked for before it was learnt is what the graph declares, each dimension without a number
 an unknown of its own (`sizes.py`). `inference.py` fills this in.
+
+What a node's operands and attributes say of axes is read here too, for all who ask: axes that are
+named, as newer opsets can, or all; numbers that are inputs or, as in opset 9, attributes.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +17,21 @@ import onnx_ir as ir
 from ....graph.exact import is_constant
 from .sizes import Shape, Size, exact_quotient, unknown
 
-__all__ = ["Integers", "KnownShapes"]
+__all__ = ["Cut", "Integers", "KnownShapes"]
 
 Integers = np.ndarray[Any, Any]  # of dtype object: `int` or `Polynomial` elements
 
 INTEGER = frozenset({ir.DataType.INT32, ir.DataType.INT64})
 LARGEST = 64  # elements of an integer tensor that is followed
+
+
+class Cut(NamedTuple):
+    """What a Slice takes along an axis, as in Python's [start:end:step]."""
+
+    axis: int
+    start: Size
+    end: Size
+    step: int
 
 
 class KnownShapes:
@@ -96,9 +108,40 @@ class KnownShapes:
         attribute = node.attributes.get("axes")
         if attribute is not None:
             return list(attribute.as_ints())
-        if len(node.inputs) <= index or node.inputs[index] is None:
-            return []
-        return self.constant_integers(node.inputs[index])
+        return self.constant_integers(node.inputs[index]) if _has(node, index) else []
+
+    def cuts(self, node: ir.Node) -> list[Cut] | None:
+        """Return what a Slice takes along each of its axes, or None if that is not known."""
+        shape, axes = self.shape(node.inputs[0]), self.axes(node, 3)
+        starts, ends = self._listed(node, 1, "starts"), self._listed(node, 2, "ends")
+        if shape is None or axes is None or starts is None or ends is None:
+            return None
+        axes = axes or list(range(len(starts)))
+        steps = self.constant_integers(node.inputs[4]) if _has(node, 4) else [1] * len(axes)
+        if steps is None or not len(starts) == len(ends) == len(axes) == len(steps):
+            return None
+        columns = zip(axes, starts, ends, steps, strict=True)
+        return [Cut(axis % len(shape), start, end, step) for axis, start, end, step in columns]
+
+    def pads(self, node: ir.Node) -> tuple[list[Size], list[Size]] | None:
+        """Return what a Pad adds at the beginning and at the end of every axis, or None."""
+        shape, axes = self.shape(node.inputs[0]), self.axes(node, 3)
+        pads = self._listed(node, 1, "pads")
+        if shape is None or axes is None or pads is None:
+            return None
+        axes = axes if _has(node, 3) else list(range(len(shape)))
+        if len(pads) != 2 * len(axes):
+            return None
+        begins, ends = list[Size]([0] * len(shape)), list[Size]([0] * len(shape))
+        for axis, begin, end in zip(axes, pads, pads[len(axes) :], strict=False):
+            begins[axis], ends[axis] = begin, end
+        return begins, ends
+
+    def _listed(self, node: ir.Node, index: int, attribute: str) -> list[Size] | None:
+        if attribute in node.attributes:
+            return list(node.attributes[attribute].as_ints())
+        numbers = self.integers(node.inputs[index]) if _has(node, index) else None
+        return None if numbers is None else numbers.ravel().tolist()
 
     def quotient(self, dividend: Size, divisor: Size, kind: str = "floor") -> Size:
         """Return a quotient of numbers >= 0, rounded down or, for kind="ceil", up."""
@@ -126,3 +169,7 @@ class KnownShapes:
         if numbers:
             return numbers[0]
         return several.pop() if len(several) == 1 else unknown()
+
+
+def _has(node: ir.Node, index: int) -> bool:
+    return len(node.inputs) > index and node.inputs[index] is not None

@@ -10,10 +10,8 @@ import onnx_ir as ir
 
 from ....graph.exact import is_constant
 from ....graph.families import BROADCASTING, REDUCING, UNARY
-from .edges import cuts_of, pads_of
 from .known import KnownShapes
 from .sizes import Polynomial, Shape, Size, exact_quotient, is_nonnegative, product, unknown
-from .windows import global_shape, transposed_shape, window_shape
 
 __all__ = ["RULES"]
 
@@ -90,7 +88,7 @@ def _concat(known: KnownShapes, node: ir.Node) -> Shape | None:
 
 
 def _slice(known: KnownShapes, node: ir.Node) -> Shape | None:
-    shape, cuts = known.shape(node.inputs[0]), cuts_of(known, node)
+    shape, cuts = known.shape(node.inputs[0]), known.cuts(node)
     if shape is None or cuts is None:
         return None
     sizes = list(shape)
@@ -115,7 +113,7 @@ def _sliced(size: Size, start: Size, end: Size, step: int) -> Size:
 
 
 def _pad(known: KnownShapes, node: ir.Node) -> Shape | None:
-    shape, pads = known.shape(node.inputs[0]), pads_of(known, node)
+    shape, pads = known.shape(node.inputs[0]), known.pads(node)
     if shape is None or pads is None:
         return None
     return tuple(n + begin + end for n, begin, end in zip(shape, *pads, strict=True))
@@ -233,19 +231,13 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(SAME_SHAPE, _same),
     **dict.fromkeys(BROADCASTING, _broadcast),
     **dict.fromkeys(REDUCING, _reduce),
-    "AveragePool": window_shape,
     "Concat": _concat,
-    "Conv": window_shape,
-    "ConvTranspose": transposed_shape,
     "Einsum": _einsum,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gemm": _gemm,
-    "GlobalAveragePool": global_shape,
-    "GlobalMaxPool": global_shape,
     "MatMul": _matmul,
-    "MaxPool": window_shape,
     "Pad": _pad,
     "Reshape": _reshape,
     "Resize": _resize,

@@ -21,13 +21,7 @@ import onnx_ir as ir
 from .known import KnownShapes
 from .sizes import Shape, Size, unknown
 
-__all__ = [
-    "global_shape",
-    "transposed_shape",
-    "window_extents",
-    "window_padding",
-    "window_shape",
-]
+__all__ = ["RULES", "window_extents", "window_padding"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +59,7 @@ class _Windows:
         return cls(extents, strides, pads, auto_pad, cut_short)
 
 
-def window_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
+def _window_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     """Return what Conv, MaxPool or AveragePool makes."""
     shape, windows = known.shape(node.inputs[0]), _Windows.of(known, node)
     weight = known.shape(node.inputs[1]) if node.op_type == "Conv" else None
@@ -83,7 +77,7 @@ def window_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     return (shape[0], shape[1] if weight is None else weight[0], *spatial)
 
 
-def transposed_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
+def _transposed_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     """Return what ConvTranspose makes."""
     shape, weight = known.shape(node.inputs[0]), known.shape(node.inputs[1])
     if shape is None or weight is None or "output_shape" in node.attributes:
@@ -105,7 +99,7 @@ def transposed_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     return (shape[0], weight[1] * node.attributes.get_int("group", 1), *spatial)
 
 
-def global_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
+def _global_shape(known: KnownShapes, node: ir.Node) -> Shape | None:
     """Return what GlobalAveragePool or GlobalMaxPool makes."""
     shape = known.shape(node.inputs[0])
     return None if shape is None else (*shape[:2], *(1 for _ in shape[2:]))
@@ -151,3 +145,13 @@ def window_extents(known: KnownShapes, node: ir.Node) -> list[int] | None:
     windows = _Windows.of(known, node)
     extents = [size for size in windows.extents if isinstance(size, int)] if windows else []
     return extents if windows is not None and len(extents) == len(windows.extents) else None
+
+
+RULES = {
+    "AveragePool": _window_shape,
+    "Conv": _window_shape,
+    "ConvTranspose": _transposed_shape,
+    "GlobalAveragePool": _global_shape,
+    "GlobalMaxPool": _global_shape,
+    "MaxPool": _window_shape,
+}

@@ -5,9 +5,8 @@ from typing import get_args
 
 from keras_bn.export.commands.pages.parity_page import ParityDocument
 from keras_bn.export.files.provenance import SourceFile
+from keras_bn.export.parity.array_errors import QUANTILES, Errors
 from keras_bn.export.parity.report import (
-    QUANTILES,
-    Errors,
     Fault,
     LayerParity,
     OutputParity,

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-import keras_bn.export.foreign.fold_any as fold_any
+import keras_bn.export.foreign.fold_opened as fold_opened
 from keras_bn.export import ExportError, ParityError, fold_batch_norms
 from keras_bn.export.parity.graphs.check_files import check_files
 from keras_bn.export.parity.graphs.draws import inputs_of
@@ -122,7 +122,7 @@ def test_file_that_is_the_same_agrees_exactly():
 
 
 def test_fold_that_changes_the_model_raises(monkeypatch, tmp_path):
-    fold = fold_any.fold
+    fold = fold_opened.fold
 
     def wrong(model, **options):
         folded, report = fold(model, **options)
@@ -130,7 +130,7 @@ def test_fold_that_changes_the_model_raises(monkeypatch, tmp_path):
         value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.01), name=value.name)
         return folded, report
 
-    monkeypatch.setattr(fold_any, "fold", wrong)
+    monkeypatch.setattr(fold_opened, "fold", wrong)
     with pytest.raises(ParityError, match="fold: the folded model must compute") as raised:
         fold_batch_norms(network(), check=True)
     assert not raised.value.report.passed

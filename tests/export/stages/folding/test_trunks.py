@@ -6,7 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from keras_bn.export import Reason, fold_batch_norms
-from keras_bn.export.stages.folding import plan
+from keras_bn.export.stages.folding import fold as walk
 from tests.export.foreign_graphs import outputs
 from tests.tolerances import assert_close
 
@@ -46,8 +46,8 @@ def residual(blocks, *, negative=True, end="Relu"):
 
 def searched(monkeypatch, blocks, **options):
     """Return how many operators were looked at, and the report."""
-    looks, moves_of = [], plan.moves_of
-    monkeypatch.setattr(plan, "moves_of", lambda *args: looks.append(1) or moves_of(*args))
+    looks, moves_of = [], walk.moves_of
+    monkeypatch.setattr(walk, "moves_of", lambda *args: looks.append(1) or moves_of(*args))
     _, report = fold_batch_norms(residual(blocks, **options))
     return len(looks), report
 

@@ -2,9 +2,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from keras_bn.export.stages.simplify.shapes.edges import cuts_of, pads_of
 from keras_bn.export.stages.simplify.shapes.known import KnownShapes
-from keras_bn.export.stages.simplify.shapes.windows import window_padding, window_shape
+from keras_bn.export.stages.simplify.shapes.windows import RULES, window_padding
 from tests.export.graphs import graph
 from tests.export.stages.simplify.simplified import check
 
@@ -26,12 +25,12 @@ def padded(pads, axes=None):
 
 
 def test_pads_stand_at_their_axes(known):
-    assert pads_of(known, padded([1, 2, 3, 4, 5, 6])) == ([1, 2, 3], [4, 5, 6])
-    assert pads_of(known, padded([1, 2, 3, 4], [-1, 0])) == ([2, 0, 1], [4, 0, 3])
+    assert known.pads(padded([1, 2, 3, 4, 5, 6])) == ([1, 2, 3], [4, 5, 6])
+    assert known.pads(padded([1, 2, 3, 4], [-1, 0])) == ([2, 0, 1], [4, 0, 3])
 
 
 def test_no_axes_are_not_all_axes(known):
-    assert pads_of(known, padded([], [])) == ([0, 0, 0], [0, 0, 0])
+    assert known.pads(padded([], [])) == ([0, 0, 0], [0, 0, 0])
     text = """g (float[N,3,H,W] x, int64[K] p, float fill, int64[K] axes, float[4,3,3,3] w)
               => (float[N,4,P,Q] y) { a = Pad(x, p, fill, axes) y = Conv(a, w) }"""
     weight = np.ones((4, 3, 3, 3), "f")
@@ -44,19 +43,19 @@ def floats(*sizes):
 
 def test_attributes_of_an_old_opset_are_read_alike(known):
     cut = ir.node("Slice", [floats(5, 6)], {"starts": [1], "ends": [3], "axes": [-1]})
-    assert cuts_of(known, cut) == [(1, 1, 3, 1)]
+    assert known.cuts(cut) == [(1, 1, 3, 1)]
     pad = ir.node("Pad", [floats(5, 6)], {"pads": [0, 1, 0, 2]})
-    assert pads_of(known, pad) == ([0, 1], [0, 2])
+    assert known.pads(pad) == ([0, 1], [0, 2])
 
 
 def test_another_number_than_there_are_axes_is_not_guessed_at(known):
-    assert pads_of(known, ir.node("Pad", [floats(5, 6)], {"pads": [0, 1, 0]})) is None
+    assert known.pads(ir.node("Pad", [floats(5, 6)], {"pads": [0, 1, 0]})) is None
     cut = ir.node("Slice", [floats(5, 6)], {"starts": [1], "ends": [3, 4]})
-    assert cuts_of(known, cut) is None
+    assert known.cuts(cut) is None
 
 
 @pytest.mark.parametrize("listed", [{"pads": [1, 1]}, {"strides": [2]}, {"dilations": [1] * 3}])
 def test_windows_of_another_rank_are_not_guessed_at(known, listed):
     conv = ir.node("Conv", [floats(1, 3, 8, 8), floats(4, 3, 3, 3)], listed)
-    assert window_shape(known, conv) is None
+    assert RULES["Conv"](known, conv) is None
     assert window_padding(known, conv) is None
