@@ -14,17 +14,11 @@ from keras_bn.activations import kernel_activation
 from keras_bn.arguments import check_options, check_shape, renorm_arguments
 from keras_bn.fused import fused_inference, fused_training, why_never_fused, why_not_fused
 from keras_bn.interception import batch_norm_call
-from keras_bn.moments import (
-    check_ghost_batches,
-    combined_weights,
-    layer_moments,
-    normalise,
-    per_channel,
-    replicas,
-)
+from keras_bn.moments import layer_moments, normalise, per_channel
 from keras_bn.native.library import why_not_native
 from keras_bn.native.operators import batch_sums, leading_weights, merged, normalise_by
 from keras_bn.ragged import call_on_values
+from keras_bn.replicas import replicas
 from keras_bn.running import (
     bessel_factor,
     cumulative_momentum,
@@ -32,6 +26,7 @@ from keras_bn.running import (
     replace_running,
     update_running,
 )
+from keras_bn.weighting import check_ghost_batches, combined_weights
 
 __all__ = ["BatchNormalization"]
 

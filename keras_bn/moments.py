@@ -12,15 +12,9 @@ Backward, `normalise` sums dy and dy (x - mean) in one pass, and all else of the
 
     dx = a dy + w (b (x - p) + d)
 
-in a second, with a, b and d of one value a channel. Replicas are merged by Chan's formula,
-
-    M = M_a + M_b + (mean_b - mean_a)^2 W_a W_b / (W_a + W_b),        M = W variance
-
-in one all-reduce: each replica adds its (W, sum w^2, mean, M) to a slot of its own, and all merge
-the same slots in the same order. The gradient is one all-reduce more.
+in a second, with a, b and d of one value a channel.
 
 Reference:
-    Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance".
     Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
 """
 
@@ -30,22 +24,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_bn.arguments import refusal
+from keras_bn.replicas import merged_moments, replicas
 from keras_bn.running import bessel_factor
 from keras_bn.sampling import spread_sample
 from keras_bn.sums import blockwise_sums
+from keras_bn.weighting import combined_weights, in_ghost_batches
 
 __all__ = [
     "Moments",
-    "all_replicas",
     "batch_moments",
-    "check_ghost_batches",
-    "combined_weights",
-    "in_ghost_batches",
     "layer_moments",
     "normalise",
     "per_channel",
-    "replicas",
     "weighted_moments",
 ]
 
@@ -190,81 +180,6 @@ def _scaled(shifted: Any, error: Any, scale: Any, offset: Any) -> tuple[Any, Any
     return outputs, gradient
 
 
-def combined_weights(x: Any, axis: int, mask: Any, sample_weight: Any, dtype: Any = None) -> Any:
-    """Multiply a mask and sample weights into one tensor that broadcasts to the input.
-
-    Args:
-        x: Input, shape (N, ..., C, ...), channels at `axis`.
-        axis: The channel axis, counted from the front.
-        mask: None, or bool, shape of `x` without its last axis, as Keras passes it.
-        sample_weight: None, or numbers >= 0, shape (N,) or any longer leading part of the shape of
-            `x` without `axis`: per sample, or per position.
-        dtype: Of the result; None for that of `x`.
-
-    Returns:
-        None if there are neither, else a tensor of the rank of `x`.
-
-    Raises:
-        ValueError: If `mask` does not have one dimension less than `x`.
-        ValueError: If `sample_weight` has no dimension, or as many as `x`.
-    """
-    rank, dtype = len(x.shape), dtype or x.dtype
-    weights = None
-    if mask is not None:
-        mask = tf.convert_to_tensor(mask)
-        if len(mask.shape) != rank - 1:
-            received = {"mask.shape": mask.shape, "inputs.shape": x.shape}
-            raise refusal("mask", "have one dimension less than the inputs", **received)
-        weights = tf.cast(mask, dtype)[..., tf.newaxis]
-    if sample_weight is not None:
-        sample_weight = tf.cast(sample_weight, dtype)
-        if not 1 <= len(sample_weight.shape) < rank:
-            rule = "have the shape of the inputs without the channel axis, or a leading part of it"
-            received = {"sample_weight.shape": sample_weight.shape, "inputs.shape": x.shape}
-            raise refusal("sample_weight", rule, **received)
-        if axis < len(sample_weight.shape):
-            sample_weight = tf.expand_dims(sample_weight, axis)
-        missing = rank - len(sample_weight.shape)
-        sample_weight = sample_weight[(..., *[tf.newaxis] * missing)]
-        weights = sample_weight if weights is None else weights * sample_weight
-    return weights
-
-
-def in_ghost_batches(x: Any, size: int) -> Any:
-    """Split the batch axis into groups of consecutive samples: (N, ...) -> (N / size, size, ...).
-
-    Args:
-        x: A tensor, or None, which is returned.
-        size: Samples a group.
-
-    Raises:
-        ValueError: If `size` does not divide N; tf.errors.InvalidArgumentError inside a function
-            that was traced without a known N.
-
-    Reference:
-        Hoffer, Hubara & Soudry 2017, arXiv:1705.08741.
-    """
-    if x is None:
-        return None
-    rule = check_ghost_batches(x, size)
-    sizes = tf.shape(x)
-    check = tf.debugging.Assert(sizes[0] % size == 0, [rule, sizes])
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.reshape(x, tf.concat([[sizes[0] // size, size], sizes[1:]], 0))
-
-
-def check_ghost_batches(x: Any, size: int) -> str:
-    """Refuse a batch of a known size that ghost batches do not divide; return the error's text."""
-    rule = (
-        "BatchNormalization: `ghost_batch_size` must divide the batch size. Received: "
-        f"ghost_batch_size={size}, batch size {x.shape[0] or 'as shown'}. Drop the last, smaller "
-        "batch, or choose another size."
-    )
-    if x.shape[0] is not None and x.shape[0] % size:
-        raise ValueError(rule)
-    return rule
-
-
 def batch_moments(
     x: Any, axes: list[int], weights: Any = None, *, synchronized: bool = False
 ) -> Moments:
@@ -301,7 +216,7 @@ def batch_moments(
     )
     mean = pivot + error
     if synchronized and replicas() > 1:
-        total, squares, mean, variance = _merge(total, squares, mean, variance)
+        total, squares, mean, variance = merged_moments(total, squares, mean, variance)
         error = tf.ensure_shape(mean - pivot, pivot.shape)
     return Moments(
         shifted=shifted,
@@ -348,41 +263,3 @@ def per_channel(moments: Moments, channels: int) -> tuple[Any, Any, Any, Any]:
     statistics = (moments.mean, moments.variance, unbiased)
     mean, variance, unbiased = (average(statistic) for statistic in statistics)
     return tf.reduce_sum(total, 0), mean, variance, unbiased
-
-
-def replicas() -> int:
-    """Return the number of replicas of the `tf.distribute` strategy that this code runs in."""
-    context = tf.distribute.get_replica_context()
-    return int(context.num_replicas_in_sync) if context is not None else 1
-
-
-def all_replicas(own: Any) -> Any:
-    """Gather a tensor of every replica, in one all-reduce.
-
-    Args:
-        own: This replica's, of one shape on all.
-
-    Returns:
-        Those of all, along a new first axis, the same on every replica.
-    """
-    context = tf.distribute.get_replica_context()
-    slot = tf.range(replicas()) == context.replica_id_in_sync_group
-    slot = tf.reshape(slot, [-1, *[1] * len(own.shape)])
-    slots = tf.where(slot, own[tf.newaxis], tf.zeros_like(own)[tf.newaxis])
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, slots)
-
-
-def _merge(total: Any, squares: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any, Any]:
-    """Merge the moments of all replicas in one all-reduce."""
-    own = tf.stack(
-        [tf.broadcast_to(part, tf.shape(mean)) for part in (total, squares, mean, variance * total)]
-    )
-    slots = all_replicas(own)
-    totals, all_squares, means, deviations = tf.unstack(slots, axis=1)
-    total, squares = tf.reduce_sum(totals, 0), tf.reduce_sum(all_squares, 0)
-    # Means are averaged around that of the heaviest replica, the same on all, to keep their digits.
-    heaviest = tf.one_hot(tf.argmax(totals), replicas(), axis=0, dtype=means.dtype)
-    around = tf.stop_gradient(tf.reduce_sum(heaviest * means, 0))
-    mean = around + tf.math.divide_no_nan(tf.reduce_sum(totals * (means - around), 0), total)
-    deviation = tf.reduce_sum(deviations + totals * (means - mean) ** 2, 0)
-    return total, squares, mean, tf.math.divide_no_nan(deviation, total)

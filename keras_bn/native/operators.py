@@ -12,8 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_bn.activations import activation_function
-from keras_bn.moments import all_replicas, normalise, replicas, weighted_moments
+from keras_bn.moments import normalise, weighted_moments
 from keras_bn.native.library import load, set_threads
+from keras_bn.replicas import all_replicas, replicas
 
 __all__ = ["batch_sums", "leading_weights", "merged", "normalise_by"]
 

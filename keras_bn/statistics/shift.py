@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bn.moments import Moments, combined_weights
+from keras_bn.moments import Moments
 from keras_bn.reporting import DataReport, jsonable, table
 from keras_bn.running import stored_statistics
 from keras_bn.statistics.batches import check_data, moment_weights
@@ -37,6 +37,7 @@ from keras_bn.statistics.observe import ObservedModel, record_moments
 from keras_bn.statistics.pooling import Pool, gaussian_divergence
 from keras_bn.statistics.selection import Layers, batch_norm_layers
 from keras_bn.statistics.tally import Tally
+from keras_bn.weighting import combined_weights
 
 __all__ = ["CovariateShiftReport", "LayerShift", "measure_covariate_shift"]
 
