@@ -1,6 +1,7 @@
 """Nodes that map each element of a float32 tensor by numbers.
 
-    Add, Sub, Mul, Div, Neg        y = factor * x + offset
+    Add, Sub, Mul, Div, Neg        y = factor * x + offset; an Identity, which an exporter may leave
+                                   in between, likewise
     Clip, Max, Min, Relu           y = clip(x, low, high)
 
 A number is a finite constant whose elements are all the same, which adds no axis to x and repeats
@@ -21,7 +22,7 @@ __all__ = ["CLAMPS", "ScalarMap", "ScalarMaps"]
 
 INFINITY = float("inf")
 CLAMPS = ("Clip", "Max", "Min", "Relu")
-OPERATORS = frozenset({*CLAMPS, "Add", "Div", "Mul", "Neg", "Sub"})
+OPERATORS = frozenset({*CLAMPS, "Add", "Div", "Identity", "Mul", "Neg", "Sub"})
 
 
 class ScalarMap(NamedTuple):
@@ -112,6 +113,8 @@ def _read(node: ir.Node, x: ir.Value, numbers: list[float | None]) -> ScalarMap 
         return _clip(node, x, numbers[1:]) if leads else None
     if node.op_type == "Relu":
         return ScalarMap(node, x, low=0.0)
+    if node.op_type == "Identity":
+        return ScalarMap(node, x)
     if node.op_type == "Neg":
         return ScalarMap(node, x, factor=-1.0)
     number = numbers[leads] if len(numbers) == 2 else None

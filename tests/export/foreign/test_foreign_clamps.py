@@ -17,6 +17,8 @@ SWISH = {
     "times a sixth": "a = Add(three, n) q = {clip} p = Mul(q, n) y = Mul(sixth, p)",
     "min, max": "a = Add(n, three) r = Max(a, zero) q = Min(r, six) p = Mul(n, q) y = Div(p, six)",
     "relu and min": "a = Add(n, three) r = Relu(a) q = Min(six, r) p = Mul(n, q) y = Mul(p, sixth)",
+    "identities between": "e = Add(n, three) a = Identity(e) r = {clip} q = Identity(r) "
+    "p = Mul(n, q) s = Identity(p) y = Div(s, six)",
     "mmcv": "s = Mul(n, sixth) a = Add(s, half) r = Max(a, zero) q = Min(r, one) y = Mul(n, q)",
 }
 
