@@ -23,19 +23,20 @@ __all__ = [
     "replaced_methods",
 ]
 
-_BATCH_NORM_CALLS: set[Any] = {keras.layers.BatchNormalization.call}
+_BATCH_NORM_CALLS: list[Any] = [keras.layers.BatchNormalization.call]
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def batch_norm_call(call: Call) -> Call:
     """Declare a method to be what batch norm does, by which a layer is recognised as one."""
-    _BATCH_NORM_CALLS.add(call)
+    _BATCH_NORM_CALLS.append(call)
     return call
 
 
 def has_batch_norm_call(layer: Any) -> bool:
     """Say whether a layer is batch norm, Keras's or this package's, without a `call` of its own."""
-    return getattr(type(layer), "call", None) in _BATCH_NORM_CALLS
+    call = getattr(type(layer), "call", None)
+    return any(call is known for known in _BATCH_NORM_CALLS)
 
 
 @contextlib.contextmanager
