@@ -35,6 +35,9 @@ NOT_BY_SAMPLE = (
     keras.layers.UnitNormalization,
 )
 
+# Modules of layers that do, but for these.
+BY_SAMPLE = ("keras.src.layers.", "keras_bn.layer")
+
 # Attributes of Resize for each interpolation of an UpSampling layer.
 UP_SAMPLING: dict[str, dict[str, Any]] = {
     "nearest": {
@@ -207,14 +210,13 @@ def _inference(layer: Any) -> dict[str, Any]:
 
 
 def _is_by_sample(layer: Any) -> bool:
-    """Say whether a layer is known to treat each sample of a batch by itself in inference."""
+    """Say whether a layer is known to treat each sample of a batch by itself in inference.
+
+    A subclass is not, be it of batch norm: what its `call` calls may be its own.
+    """
     own = (keras.Sequential, keras.src.models.functional.Functional)
     return all(
-        (
-            type(part) in own
-            or type(part).__module__.startswith("keras.src.layers.")
-            or has_batch_norm_call(part)
-        )
+        (type(part) in own or type(part).__module__.startswith(BY_SAMPLE))
         and (not isinstance(part, NOT_BY_SAMPLE) or _is_plain_recurrent(part))
         for part in layer._flatten_layers()
     )

@@ -76,6 +76,18 @@ def test_time_distributed_over_foreign_code_stays_as_it_is():
     assert "Reshape" not in kinds(on((3, 4), layers.TimeDistributed(BatchMean())))
 
 
+def test_time_distributed_over_batch_norm_is_one():
+    assert "Reshape" in kinds(on((3, 4), layers.TimeDistributed(BatchNormalization())))
+
+
+def test_time_distributed_over_a_subclass_of_batch_norm_stays_as_it_is():
+    class Centred(BatchNormalization):  # looks at the whole batch, though its `call` is inherited
+        def activated(self, y):
+            return y - keras.ops.mean(y, 0, keepdims=True)
+
+    assert "Reshape" not in kinds(on((3, 4), layers.TimeDistributed(Centred())))
+
+
 def test_overridden_call_is_traced_as_it_is():
     class Doubled(BatchNormalization):
         def call(self, inputs, training=None, mask=None, sample_weight=None):
