@@ -133,13 +133,13 @@ def check_parity(
         onnx_path: The ONNX file; inputs and outputs as in `model`. Those with other names than
             there stand for each other in order, and a note says so.
         inputs: Samples, shape (N, ...): an array for a model with one input, or a dict by input
-            name (other names are ignored). None draws them; see `samples/samples.py`.
+            name (other names are ignored). None draws them; see `parity/samples/samples.py`.
         input_signature: As for `export_onnx`.
         precision: What the file was exported with, as for `export_onnx`: a "float16" file is
             allowed the errors of float16.
         seed: Seed of the draws, at least 0.
         ranges: Smallest and largest value to draw for some inputs, by name. The others' are taken
-            from the layers that read them; see `samples/distributions.py`.
+            from the layers that read them; see `parity/samples/distributions.py`.
         providers: ONNX Runtime's execution providers to run the file on, by name.
         explain: Whether to compare the stages of a fresh export and the output of every layer too,
             which finds faults that no output shows, and takes two to four times as long. None does

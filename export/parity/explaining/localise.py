@@ -39,7 +39,7 @@ from .fault import Layers
 from .matching import Match, Record, best_match, candidates, compared, folded_before
 from .taps import Taps, first_wrong, known_before
 
-__all__ = ["KerasSide", "Side", "compare_layers", "portions"]
+__all__ = ["KerasSide", "Searched", "Side", "compare_layers", "portions"]
 
 PORTION = 64 * 2**20
 LARGEST_PAIR = 256 * 2**20
