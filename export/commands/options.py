@@ -35,7 +35,6 @@ UnsafeOption = Annotated[
     bool,
     typer.Option("--unsafe", help="Let MODEL.keras run code of its own; for files you trust."),
 ]
-# `run` looks for the word itself; the commands only have to accept it.
 InputShapesOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -46,6 +45,7 @@ InputShapesOption = Annotated[
         show_default="found by trying",
     ),
 ]
+# `run` looks for the word itself; the commands only have to accept it.
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 SamplesOption = Annotated[
