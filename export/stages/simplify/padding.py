@@ -4,10 +4,12 @@
     AveragePool(Pad(x, p))          =  AveragePool(x, pads p, counting them)
     MaxPool(Pad(x, p), pads q)      =  MaxPool(x, pads p + q)                 only where x >= 0
     Slice(ConvTranspose(x, pads q)) =  ConvTranspose(x, pads q + crop)
+    Conv(x, SAME)                   =  Conv(x, pads p)                        p alike in every run
 
 A MaxPool's own padding counts as minus infinity. With x >= 0 a zero loses nothing as long as every
 window holds an element of x, which it does where the pads are smaller than the kernel. Refused are
 Pads that others read, that are negative or touch another axis, and what `ceil_mode` makes of them.
+ONNX calls `auto_pad` deprecated, and tools that fold or quantise look at `pads` alone.
 """
 
 import onnx_ir as ir
@@ -17,7 +19,7 @@ from .editor import Editor
 from .nonnegative import is_never_negative
 from .shapes.windows import window_padding
 
-__all__ = ["absorb_padding"]
+__all__ = ["absorb_padding", "state_padding"]
 
 Pads = list[int]  # all begins, then all ends
 
@@ -36,6 +38,18 @@ def absorb_padding(editor: Editor) -> bool:
             changed = True
     for node in editor.nodes("Slice"):
         changed |= _crop(editor, node)
+    return changed
+
+
+def state_padding(editor: Editor) -> bool:
+    """Write the padding of a convolution as numbers where SAME is one padding in every run."""
+    changed = False
+    for conv in editor.nodes("Conv"):
+        pads = window_padding(editor.known, conv)
+        same = conv.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
+        if same and pads is not None:
+            _set_pads(conv, [0] * len(pads), pads)
+            changed = True
     return changed
 
 

@@ -7,7 +7,7 @@ anything more to do; so a second call changes nothing.
     shape_constants  shapes that are computed at run time
     repetition       UpSampling
     reshaping        Reshape, Squeeze, Unsqueeze and Flatten in a row
-    padding          Pad in front of Conv and pools, crops behind ConvTranspose
+    padding          Pad in front of Conv and pools, crops behind ConvTranspose, SAME as numbers
     one_dimension    Conv1D and 1-D pools, which TensorFlow computes in two dimensions
     hard_sigmoid     clamps between 0 and 1, as in hard swish
     runtime_traps    what ONNX Runtime gets wrong
@@ -23,7 +23,7 @@ from .editor import Editor
 from .hard_sigmoid import write_hard_sigmoids
 from .noops import drop_noops
 from .one_dimension import drop_axes_of_one
-from .padding import absorb_padding
+from .padding import absorb_padding, state_padding
 from .repetition import merge_repetitions
 from .reshaping import merge_reshapes
 from .runtime_traps import avoid_half_products, avoid_runtime_traps
@@ -40,6 +40,7 @@ STAGES = (
     merge_repetitions,
     merge_reshapes,
     absorb_padding,
+    state_padding,
     drop_axes_of_one,
     write_hard_sigmoids,
     avoid_runtime_traps,

@@ -82,12 +82,15 @@ def _batch_norm(
     if rank is None or layer.axis % rank == 0:
         return None
     x = ops.cast(inputs, dtype)
+    attributes = {"epsilon": float(layer.epsilon)}
+    if layer.momentum is not None:  # for whoever trains the file on
+        attributes["momentum"] = float(layer.momentum)
     parameters = (*_affine(layer), layer.moving_mean, layer.moving_variance)
     (y,) = place_operator(
         "BatchNormalization",
         [x, *(ops.cast(p, dtype) for p in parameters)],
         [x.shape],
-        {"epsilon": float(layer.epsilon)},
+        attributes,
         _channels_second(rank, layer.axis % rank),
     )
     y = ops.cast(y, layer.compute_dtype)

@@ -39,6 +39,29 @@ def test_same_padding_of_a_static_size_is_added(upper):
     assert list(attribute(after, "Conv", "pads")) == ([1, 1, 3, 2] if upper else [2, 1, 2, 2])
 
 
+@pytest.mark.parametrize(
+    ("attributes", "pads"),
+    [
+        ('auto_pad = "SAME_UPPER"', [1, 0, 1, 1]),
+        ('auto_pad = "SAME_LOWER"', [1, 1, 1, 0]),
+        ('auto_pad = "SAME_UPPER", dilations = [2, 3]', [2, 1, 2, 2]),
+        ('auto_pad = "SAME_UPPER", strides = [1, 2]', [1, 0, 1, 1]),  # a kernel of 2 takes one more
+    ],
+)
+def test_same_padding_of_any_size_is_written_as_numbers(attributes, pads):
+    text = f"""g (float[N,3,H,W] x, float[4,3,3,2] w) => (float[N,4,P,Q] y) {{
+        y = Conv<{attributes}>(x, w) }}"""
+    after = check(text, ["Conv"], w=W3[..., :2].copy())
+    assert list(attribute(after, "Conv", "pads")) == pads
+    assert attribute(after, "Conv", "auto_pad") is None
+
+
+def test_same_padding_that_varies_from_run_to_run_stays():
+    text = """g (float[N,3,H,W] x, float[4,3,3,3] w) => (float[N,4,P,Q] y) {
+        y = Conv<auto_pad = "SAME_UPPER", strides = [1, 2]>(x, w) }"""
+    check_stays(text, w=W3)
+
+
 def test_pad_with_axes_goes_into_the_convolution():
     text = """g (float[N,3,H,W] x, int64[2] p, float fill, int64[1] axes, float[4,3,3,3] w)
               => (float[N,4,P,Q] y) { a = Pad(x, p, fill, axes) y = Conv(a, w) }"""

@@ -60,6 +60,21 @@ def test_up_sampling_is_one_resize_for_any_size(interpolation):
     assert found == ["Transpose", "Resize", "Transpose"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "momentum"),
+    [
+        (layers.BatchNormalization(momentum=0.75), 0.75),
+        (BatchNormalization(momentum=0.75), 0.75),
+        (BatchNormalization(momentum=None), None),  # an average of all batches: ONNX has none
+    ],
+)
+def test_batch_norm_tells_epsilon_and_momentum(layer, momentum):
+    model = trace(on((6, 5), layer))
+    (node,) = (node for node in model.graph if node.op_type == "BatchNormalization")
+    assert node.attributes.get_float("epsilon") == pytest.approx(1e-3)
+    assert node.attributes.get_float("momentum", None) == momentum
+
+
 def test_time_distributed_is_not_unrolled():
     model = on((7, 6, 6, 2), layers.TimeDistributed(layers.Conv2D(3, 2)))
     assert kinds(model).count("Conv") == 1
