@@ -17,6 +17,7 @@ from keras_bn.export.commands import digits
 from keras_bn.export.parity import rule
 from keras_bn.export.parity.graphs.check_files import check_files
 from keras_bn.export.parity.quantised import notes_of_bits, quantised_operators
+from keras_bn.models import digits_cnn
 
 LAYERS = ["relu", "conv", "pool", "dense"]
 
@@ -159,8 +160,9 @@ def test_where_optimisations_change_the_numbers_is_told(network, files):
 
 @pytest.mark.slow
 def test_digits_keep_their_accuracy_in_8_bits(tmp_path):
-    train, test, train_digits, test_digits = digits._load_digits()
-    model = digits._train(train, train_digits, lambda _: None)
+    train, test, train_digits, test_digits = digits_cnn.load_data()
+    model = digits_cnn.build()
+    digits._train(model, train, train_digits, lambda _: None)
     export_onnx(model, tmp_path / "model.onnx")
     quantise(tmp_path, train[:256])
     report = check_parity(model, tmp_path / "int8.onnx", inputs=test)
