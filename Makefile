@@ -14,8 +14,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
+# Files as they are listed: by the number of their tests, those of one long test would come last, and
+# one worker would wait for the other.
 slow: $(VENV)/.test
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # TensorFlow computes by oneDNN or by Eigen, as the CPU has it; what depends on that passes with both.
 # `make test` runs it with the one that is on here, this with the other.
