@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ...graph.exact import ExactTensor, constant, is_constant
 from ...graph.names import Names
@@ -17,7 +16,6 @@ from .reason import NotExactError, Reason
 
 __all__ = ["LOST_BITS", "Edit", "New", "Writer", "least_normal", "trimmed"]
 
-Array = NDArray[np.float64]
 LOST_BITS = 2  # that a weight may lose where it becomes smaller than its dtype's normal numbers
 
 
@@ -54,7 +52,7 @@ class New:
             if lost.any() and not self._was_as_small(axis, peaks):
                 raise NotExactError(Reason.BITS_LOST, f"{what}: {peaks[lost].min():.3g}")
 
-    def _was_as_small(self, axis: int, peaks: Array) -> bool:
+    def _was_as_small(self, axis: int, peaks: np.ndarray) -> bool:
         """Say whether no slice has shrunk: a dead channel may be that small in the file."""
         before = None if self.like is None else self.like.const_value
         if before is None or before.shape != self.tensor.shape:
@@ -62,10 +60,10 @@ class New:
         return bool((peaks >= _peaks(ExactTensor.of(before), axis)).all())
 
 
-def _peaks(tensor: ExactTensor, axis: int) -> Array:
+def _peaks(tensor: ExactTensor, axis: int) -> np.ndarray:
     if tensor.ndim == 0:
         return np.array([abs(float(tensor.exact))])
-    peaks: Array = tensor.with_dtype(ir.DataType.DOUBLE).peaks(axis)
+    peaks: np.ndarray = tensor.with_dtype(ir.DataType.DOUBLE).peaks(axis)
     return peaks
 
 
@@ -76,7 +74,7 @@ def least_normal(dtype: ir.DataType) -> float:
     return float(np.finfo(dtype.numpy()).tiny)
 
 
-def trimmed(array: Array) -> Array:
+def trimmed(array: np.ndarray) -> np.ndarray:
     """Return an operand without leading axes of size 1, as broadcasting restores them."""
     first = next((axis for axis, n in enumerate(array.shape) if n > 1), array.ndim)
     return array.reshape(array.shape[first:])

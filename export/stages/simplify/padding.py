@@ -17,7 +17,7 @@ import onnx_ir as ir
 from ...graph.exact import is_constant
 from .editor import Editor
 from .nonnegative import is_never_negative
-from .shapes.windows import window_padding
+from .shapes.windows import state_same_padding, window_padding
 
 __all__ = ["absorb_padding", "state_padding"]
 
@@ -45,11 +45,7 @@ def state_padding(editor: Editor) -> bool:
     """Write the padding of a convolution as numbers where SAME is one padding in every run."""
     changed = False
     for conv in editor.nodes("Conv"):
-        pads = window_padding(editor.known, conv)
-        same = conv.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
-        if same and pads is not None:
-            _set_pads(conv, [0] * len(pads), pads)
-            changed = True
+        changed |= state_same_padding(editor.known, conv)
     return changed
 
 

@@ -28,7 +28,7 @@ import onnx_ir as ir
 from ...graph.exact import FLOATS, is_constant
 from ...graph.families import REARRANGING
 from .editor import Editor
-from .shapes.windows import window_extents, window_padding
+from .shapes.windows import state_same_padding, window_extents
 
 __all__ = ["avoid_half_products", "avoid_runtime_traps", "avoid_slow_padding"]
 
@@ -99,16 +99,13 @@ def _pad_above(editor: Editor, pool: ir.Node) -> ir.Node | None:
 
 
 def _resolve_same_padding(editor: Editor, pool: ir.Node) -> bool:
-    auto_pad = pool.attributes.get_string("auto_pad", "NOTSET")
-    extents, pads = window_extents(editor.known, pool), window_padding(editor.known, pool)
-    if not auto_pad.startswith("SAME") or extents is None or pads is None:
+    extents = window_extents(editor.known, pool)
+    if extents is None:
         return False
     strides = pool.attributes.get_ints("strides", (1,) * len(extents))
     if all(extent >= stride for extent, stride in zip(extents, strides, strict=True)):
         return False
-    pool.attributes.pop("auto_pad")
-    pool.attributes["pads"] = ir.AttrInt64s("pads", pads)
-    return True
+    return state_same_padding(editor.known, pool)
 
 
 def _keep_apart(editor: Editor, pad: ir.Node, pool: ir.Node) -> bool:

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from .known import KnownShapes
 from .sizes import Shape, Size, unknown
 
-__all__ = ["RULES", "window_extents", "window_padding"]
+__all__ = ["RULES", "state_same_padding", "window_extents", "window_padding"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +125,17 @@ def window_padding(known: KnownShapes, node: ir.Node) -> list[int] | None:
         begins.append(pads[0])
         ends.append(pads[1])
     return begins + ends
+
+
+def state_same_padding(known: KnownShapes, node: ir.Node) -> bool:
+    """Write SAME as numbers, in place, if they are alike in every run; return whether it did."""
+    same = node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
+    pads = window_padding(known, node) if same else None
+    if pads is None:
+        return False
+    node.attributes.pop("auto_pad")
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+    return True
 
 
 def _same(size: Size, stride: int, extent: int, auto_pad: str) -> tuple[int, int] | None:
